@@ -1,0 +1,1 @@
+"""Templates of the cards that travel with what is published."""

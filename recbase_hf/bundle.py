@@ -1,0 +1,82 @@
+"""The bundle: one folder that restores language model, tokenizer and quantizer, and refuses parts that do not match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbase_hf.files import atomic_folder
+from recbase_hf.fingerprints import require_same_fingerprint
+
+__all__ = ["load_bundle", "save_bundle"]
+
+FORMAT_VERSION = 1
+
+
+def save_bundle(folder: str | Path, model: Any, tokenizer: Any, *, card: str | None = None) -> None:
+    """Write a plain `Qwen2ForCausalLM` checkpoint with tokenizer, quantizer, pipeline code and card, whole or not at all.
+
+    Args:
+        model: a `Qwen2ForCausalLM` trained on the tokenizer's semantic IDs.
+        tokenizer: the `RecBaseTokenizer`.
+        card: content of the `README.md`.
+    """
+    from recbase_hf.auto import RecBaseScoringPipeline
+
+    model.config.recbase = {"format_version": FORMAT_VERSION, "fingerprint": tokenizer.fingerprint}
+    model.config.use_cache = True
+    with atomic_folder(folder) as temporary:
+        RecBaseScoringPipeline(model=model, tokenizer=tokenizer, task="recbase-scoring").save_pretrained(temporary)
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_bundle(name_or_path: str | Path, *, dtype: Any = None, device: str | None = None, **hub: Any) -> tuple[Any, Any]:
+    """Load language model (evaluation mode, sdpa attention) and tokenizer of a folder or a Hub repository.
+
+    Args:
+        dtype: default float32 on the CPU, the checkpoint's own elsewhere.
+        device: default the first accelerator, else the CPU.
+        **hub: `revision`, `cache_dir`, `token`, `local_files_only` of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: a local folder lacks a part of the bundle.
+        FingerprintMismatchError: language model and tokenizer come from different bundles.
+        ValueError: a file is damaged.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    from recbase_hf.auto import RecBaseTokenizer
+
+    if Path(name_or_path).is_dir():
+        _require_files(Path(name_or_path))
+    if device is None:
+        device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    if dtype is None:
+        dtype = torch.float32 if device == "cpu" else "auto"
+    tokenizer = RecBaseTokenizer.from_pretrained(name_or_path, **hub)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **hub
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"the weights in {name_or_path} are damaged ({error}); restore or download them again") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(kind):
+            raise ValueError(f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}")
+    recorded = getattr(model.config, "recbase", None)
+    if recorded is None:
+        raise ValueError(f"{name_or_path} is not a RecBase bundle: its config.json has no `recbase` block")
+    if recorded["format_version"] > FORMAT_VERSION:
+        raise ValueError(f"{name_or_path} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
+    require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
+    return model.to(device).eval(), tokenizer
+
+
+def _require_files(folder: Path) -> None:
+    names = ("config.json", "tokenizer_config.json", "quantizer_config.json", "quantizer.safetensors")
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder} is not a whole RecBase bundle: {', '.join(missing)} missing")

@@ -1,0 +1,17 @@
+"""Errors that callers may want to catch by kind. Each message names the thing, the place and the fix."""
+
+from __future__ import annotations
+
+__all__ = ["DataError", "FingerprintMismatchError", "UnknownItemError"]
+
+
+class DataError(ValueError):
+    """A user's table or vectors cannot be used; the message names file, column and row."""
+
+
+class UnknownItemError(LookupError):
+    """An item id is not in the catalog."""
+
+
+class FingerprintMismatchError(ValueError):
+    """Two parts (tokenizer, catalog, language model) were made with different quantizers."""

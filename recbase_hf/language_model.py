@@ -1,0 +1,65 @@
+"""The language model: a stock `Qwen2ForCausalLM` over semantic-ID tokens, in a few named sizes (RecBase section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbase_hf.modeling.token_layout import TokenLayout
+
+__all__ = ["MODEL_SIZES", "RESERVED_TOKENS", "new_language_model", "qwen2_config"]
+
+# hidden, intermediate, layers, heads, key-value heads. `base` has the intermediate width that gives the paper's 0.3B
+# parameters (the 1024 printed there gives 0.18B); `1.5b` is the body of Qwen2-1.5B.
+MODEL_SIZES: dict[str, tuple[int, int, int, int, int]] = {
+    "tiny": (128, 512, 2, 4, 2),
+    "mini": (256, 1024, 4, 4, 2),
+    "base": (1024, 2816, 24, 16, 16),
+    "1.5b": (1536, 8960, 28, 12, 2),
+}
+
+RESERVED_TOKENS = 64
+"""Spare vocabulary rows, so that fine-tuning can add tokens without resizing the embeddings."""
+
+
+def qwen2_config(size: str, layout: TokenLayout, *, max_items: int = 255, **overrides: Any) -> Any:
+    """A `Qwen2Config` for a named size.
+
+    Args:
+        size: a key of `MODEL_SIZES`.
+        layout: of the tokenizer; the vocabulary is padded beyond it to a multiple of 64, reserved rows included.
+        max_items: items that the context holds, candidate included.
+        **overrides: fields of `Qwen2Config` that replace the size's.
+
+    Raises:
+        ValueError: the size is unknown.
+    """
+    from transformers import Qwen2Config
+
+    if size not in MODEL_SIZES:
+        raise ValueError(f"size is {size!r}; it must be one of {', '.join(MODEL_SIZES)}")
+    hidden, intermediate, layers, heads, key_value_heads = MODEL_SIZES[size]
+    settings: dict[str, Any] = {
+        "vocab_size": -(-(layout.num_tokens + RESERVED_TOKENS) // 64) * 64,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads,
+        "max_position_embeddings": 1 + layout.num_levels * max_items,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "pad_token_id": layout.pad,
+        "bos_token_id": layout.bos,
+        "eos_token_id": layout.bos + 1,
+    }
+    return Qwen2Config(**{**settings, **overrides})
+
+
+def new_language_model(config: Any, *, seed: int) -> Any:
+    """A freshly initialized `Qwen2ForCausalLM`, the same for the same seed."""
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)

@@ -1,0 +1,1 @@
+"""Exact log-probabilities of candidate items, and recommendations from them."""

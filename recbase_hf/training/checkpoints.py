@@ -1,0 +1,81 @@
+"""Training state without pickles: weights and optimizer moments in safetensors, everything else in JSON.
+
+The random state needs no saving, because every step seeds its generators from (seed, step, process).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from recbase_hf.files import atomic_folder, read_json, write_json
+from recbase_hf.progress import is_main_process
+
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    step: int,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    *,
+    keep: int = 2,
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write `folder/step-00000042` whole or not at all, then drop all but the `keep` newest. Call on every process.
+
+    Args:
+        state: JSON content to come back as it is (data position, configuration, history).
+        tensors: further tensors to come back, the same on every process.
+    """
+    from safetensors.torch import save_file
+
+    weights, moments = get_state_dict(model, optimizer, options=_OPTIONS)
+    if is_main_process():
+        scalars = {key: value for key, value in moments.items() if not isinstance(value, torch.Tensor)}
+        arrays = {key: value.contiguous() for key, value in moments.items() if isinstance(value, torch.Tensor)}
+        with atomic_folder(Path(folder) / f"step-{step:08d}") as temporary:
+            # Tied weights share memory, which safetensors refuses: a copy of each costs little at this point.
+            save_file({key: value.detach().clone().contiguous() for key, value in weights.items()}, temporary / "model.safetensors")
+            save_file(arrays, temporary / "optimizer.safetensors")
+            save_file(tensors or {}, temporary / "tensors.safetensors")
+            write_json(temporary / "state.json", {"step": step, "optimizer": scalars, "state": state})
+        for old in _checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(
+    checkpoint: str | Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Any], dict[str, torch.Tensor]]:
+    """Restore model and optimizer in place; returns (step, state, tensors) as saved."""
+    from safetensors.torch import load_file
+
+    checkpoint = Path(checkpoint)
+    saved = read_json(checkpoint / "state.json")
+    moments = {**saved["optimizer"], **load_file(checkpoint / "optimizer.safetensors")}
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=load_file(checkpoint / "model.safetensors"),
+        optim_state_dict=moments,
+        options=_OPTIONS,
+    )
+    return saved["step"], saved["state"], load_file(checkpoint / "tensors.safetensors")
+
+
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """The newest whole checkpoint in `folder`, if there is one."""
+    found = _checkpoints(folder)
+    return found[-1] if found else None
+
+
+def _checkpoints(folder: str | Path) -> list[Path]:
+    return sorted(path for path in Path(folder).glob("step-*") if (path / "state.json").exists())
