@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbase_hf.files import atomic_folder
+from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 
 __all__ = ["load_bundle", "save_bundle"]
@@ -13,13 +13,16 @@ __all__ = ["load_bundle", "save_bundle"]
 FORMAT_VERSION = 1
 
 
-def save_bundle(folder: str | Path, model: Any, tokenizer: Any, *, card: str | None = None) -> None:
+def save_bundle(
+    folder: str | Path, model: Any, tokenizer: Any, *, card: str | None = None, record: dict[str, Any] | None = None
+) -> None:
     """Write a plain `Qwen2ForCausalLM` checkpoint with tokenizer, quantizer, pipeline code and card, whole or not at all.
 
     Args:
         model: a `Qwen2ForCausalLM` trained on the tokenizer's semantic IDs.
         tokenizer: the `RecBaseTokenizer`.
         card: content of the `README.md`.
+        record: how the model was trained, for `training.json`.
     """
     from recbase_hf.auto import RecBaseScoringPipeline
 
@@ -29,6 +32,8 @@ def save_bundle(folder: str | Path, model: Any, tokenizer: Any, *, card: str | N
         RecBaseScoringPipeline(model=model, tokenizer=tokenizer, task="recbase-scoring").save_pretrained(temporary)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
+        if record is not None:
+            write_json(temporary / "training.json", record)
 
 
 def load_bundle(name_or_path: str | Path, *, dtype: Any = None, device: str | None = None, **hub: Any) -> tuple[Any, Any]:

@@ -30,6 +30,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
+        _allow_reading(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,12 +57,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for written in temporary.rglob("*"):
+            if written.is_file():
+                _allow_reading(written)
         if path.exists():
             path.rename(previous)
         temporary.rename(path)
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _allow_reading(path: Path) -> None:
+    """Give a file the usual permissions; safetensors makes its files readable by their owner only."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
 
 
 def read_json(path: str | Path) -> Any:

@@ -20,7 +20,7 @@ def progress(iterable: Iterable[Any] | None = None, *, description: str, total: 
     Silent on other processes and where `HF_HUB_DISABLE_PROGRESS_BARS` or `huggingface_hub.utils.disable_progress_bars`
     says so.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
     from tqdm.auto import tqdm
 
     disable = are_progress_bars_disabled() or not is_main_process()

@@ -374,7 +374,8 @@ def _read_source(file: _File, with_references: bool = True) -> _Source | None:
     package = file.module if file.path.name == "__init__.py" else file.module.rpartition(".")[0]
     definitions: dict[str, ItemText] = {}
     imports: dict[str, str] = {}
-    stars, others = [], set()
+    stars: list[str] = []
+    others: set[str] = set()
     for node in _top_level(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             kind = "class" if isinstance(node, ast.ClassDef) else "function"
@@ -388,7 +389,8 @@ def _read_source(file: _File, with_references: bool = True) -> _Source | None:
                     imports.setdefault(bound, target)
         else:
             others.update(_assigned(node))
-    references = sorted(_references(tree, package)) if with_references else []
+    # Sorted by position alone: the names of one import statement share theirs, and are in order already.
+    references = sorted(_references(tree, package), key=lambda reference: reference[:2]) if with_references else []
     names = tuple(dict.fromkeys(name for _, _, name in references))
     return _Source(_summary(tree), definitions, imports, tuple(stars), frozenset(others), names)
 
@@ -406,22 +408,22 @@ def _parse(text: str) -> ast.Module:
             gc.enable()
 
 
-def _top_level(node: ast.AST) -> Iterator[ast.stmt]:
-    """The statements of a module, also those under `if`, `try`, `with` and loops."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield child
-        elif isinstance(child, ast.stmt):
-            yield child
-            yield from _top_level(child)
-        elif isinstance(child, ast.ExceptHandler | ast.match_case):
-            yield from _top_level(child)
+def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The statements of a module, also those under `if`, `try`, `with` and loops, in order."""
+    stack: list[ast.AST] = [*reversed(tree.body)]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.stmt):
+            yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
+            stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
 def _assigned(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.For):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+        names = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+        yield from (name.id for name in names if isinstance(name.ctx, ast.Store))
 
 
 def _summary(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
@@ -437,8 +439,8 @@ def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple
             top = alias.name.split(".")[0]
             yield (alias.asname, alias.name, alias.name) if alias.asname else (top, top, alias.name)
         return
-    parts = package.split(".") if package and node.level else []
-    if node.level > max(len(parts), 0):
+    parts = package.split(".") if package else []
+    if node.level > len(parts):
         return  # reaches above the library's root
     base = parts[: len(parts) - node.level + 1] if node.level else []
     module = ".".join([*base, *([node.module] if node.module else [])])
@@ -457,14 +459,13 @@ def _references(tree: ast.Module, package: str) -> Iterator[tuple[int, int, str]
     while pending:
         body, parameters, outer = pending.pop()
         scope = _read_scope(body)
-        imports = sorted(
-            (node.lineno, node.col_offset, *names) for node in scope.imports for names in _imported(node, package)
-        )
+        statements = sorted(scope.imports, key=lambda node: (node.lineno, node.col_offset))
+        imports = [(node, *names) for node in statements for names in _imported(node, package)]
         hidden = scope.stored.union(parameters)
         bindings = {name: target for name, target in outer.items() if name not in hidden} if hidden else dict(outer)
-        for _, _, bound, target, _ in reversed(imports):  # reversed: of several, the first one stays
+        for _, bound, target, _ in reversed(imports):  # reversed: of several, the first one stays
             bindings[bound] = target
-        yield from ((line, column, imported) for line, column, _, _, imported in imports)
+        yield from ((node.lineno, node.col_offset, imported) for node, _, _, imported in imports)
         for line, column, base, attributes in scope.chains:
             if base in bindings:
                 yield line, column, f"{bindings[base]}.{attributes}"
@@ -550,7 +551,7 @@ class _Library:
 
     def history(self, module: str, source: _Source) -> dict[str, ItemText]:
         """The public names that `module` uses and does not define, in order of first use, with their texts."""
-        used = {}
+        used: dict[str, ItemText] = {}
         for reference in source.references:
             if (item := self._item(reference)) and item[1].home != module:
                 used.setdefault(item[0], item[1].text)

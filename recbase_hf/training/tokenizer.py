@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from recbase_hf.auto import ClVaeConfig, ClVaeModel
+from recbase_hf.config import option
 from recbase_hf.modeling.centering import center, shrunk_mean
 from recbase_hf.progress import progress
 from recbase_hf.training.batches import SeededBatches
@@ -34,31 +35,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QuantizerTraining:
-    """How the quantizer is trained.
+    """How the quantizer is trained."""
 
-    Attributes:
-        batch_size: items a step, over all processes.
-        learning_rate: of AdamW, after 20 steps of warm-up.
-        max_steps_per_level: a level that has not settled by then is taken as settled.
-        evaluate_every: steps between evaluations, at which unused codes are replaced too.
-        patience: evaluations over which change is judged.
-        tolerance: relative change of validation loss and of code use below which a level has settled.
-        validation_share: of the items, held out to judge settling.
-        kmeans_sample: items whose residuals start a level, at most this many for each code.
-        save_every: steps between checkpoints.
-        seed: of everything.
-    """
-
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    max_steps_per_level: int = 400
-    evaluate_every: int = 50
-    patience: int = 2
-    tolerance: float = 0.01
-    validation_share: float = 0.1
-    kmeans_sample: int = 64
-    save_every: int = 200
-    seed: int = 0
+    batch_size: int = option(512, help="items a step, over all processes")
+    learning_rate: float = option(1e-3, help="of AdamW, after 20 steps of warm-up")
+    max_steps_per_level: int = option(400, help="a level that has not settled by then is taken as settled")
+    evaluate_every: int = option(50, help="steps between evaluations, at which unused codes are replaced too")
+    patience: int = option(2, help="evaluations over which change is judged")
+    tolerance: float = option(0.01, help="relative change of validation loss and code use below which a level has settled")
+    validation_share: float = option(0.1, help="of the items, held out to judge settling")
+    kmeans_sample: int = option(64, help="items for each code, at most, whose residuals start a level")
+    save_every: int = option(200, help="steps between checkpoints")
+    seed: int = option(0, help="of everything")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""Options that several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from recbase_hf.config import option
+from recbase_hf.data.domain import Domain, ItemVectors, load_domain
+from recbase_hf.data.python_api import build_python_api
+from recbase_hf.files import read_json
+from recbase_hf.progress import is_main_process
+from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER
+from recbase_hf.text.template import ItemTemplate
+from recbase_hf.text.vector_cache import default_cache_folder
+
+__all__ = ["DataOptions", "TextOptions", "load_domains", "log_to_terminal", "require_same_settings", "resolve_folder"]
+
+EMBEDDED = "python-api/"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data sets to read."""
+
+    data: tuple[str, ...] = option(
+        ("python-api/packages",),
+        help="folders with items.* and interactions.*, or the embedded python-api/packages and python-api/stdlib",
+    )
+    unordered_events: str = option(
+        "error", help="what to do with events that lack their place in an otherwise ordered history", choices=("error", "drop")
+    )
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How items become vectors."""
+
+    text_encoder: str = option(DEFAULT_TEXT_ENCODER, help="sentence encoder: a Hub id or a folder")
+    text_encoder_revision: str | None = option(None, help="revision of the encoder on the Hub")
+    item_fields: tuple[str, ...] = option((), help="text columns; default the column text, else all text columns")
+    item_lead: str | None = option(None, help="sentence that opens every item's text")
+    vectors: str | None = option(None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding")
+
+    def item_vectors(self) -> ItemVectors:
+        """Where the vectors come from."""
+        template = ItemTemplate(fields=self.item_fields or None, lead=self.item_lead)
+        return ItemVectors(self.text_encoder, self.text_encoder_revision, template, self.vectors)
+
+
+def resolve_folder(data: str) -> Path:
+    """A folder in the two-table form; the embedded data sets are built in the cache when they are asked for."""
+    if data.startswith(EMBEDDED):
+        name = data.removeprefix(EMBEDDED)
+        if name not in ("packages", "stdlib"):
+            raise ValueError(f"unknown embedded data set {data!r}; there are python-api/packages and python-api/stdlib")
+        domain = cast(Literal["packages", "stdlib"], name)
+        return build_python_api(default_cache_folder() / "python-api" / name, domain)
+    return Path(data)
+
+
+def load_domains(options: DataOptions, source: ItemVectors, *, seed: int = 0) -> list[Domain]:
+    """The domains of `--data`."""
+    unordered_events = cast(Literal["error", "drop"], options.unordered_events)
+    return [
+        load_domain(resolve_folder(data), source, unordered_events=unordered_events, seed=seed) for data in options.data
+    ]
+
+
+def require_same_settings(made: Path, settings: dict, *, what: str) -> bool:
+    """Whether `what` was already made in folder `made`, by the same settings.
+
+    Raises:
+        ValueError: it was made with other settings, which are named.
+    """
+    record = made / "training.json"
+    if not record.exists():
+        return False
+    before = read_json(record)["settings"]
+    differing = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+    if differing:
+        raise ValueError(
+            f"{made} holds a {what} made with other settings ({', '.join(differing)}); "
+            "choose another --output, or delete that folder"
+        )
+    return True
+
+
+class _ProgressBarHandler(logging.Handler):
+    """Writes above a running progress bar instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.auto import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def log_to_terminal() -> None:
+    """Show the library's messages on standard error, on the main process."""
+    library = logging.getLogger("recbase_hf")
+    library.handlers = [_ProgressBarHandler()]
+    library.setLevel(logging.INFO if is_main_process() else logging.ERROR)

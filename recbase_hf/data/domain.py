@@ -1,0 +1,102 @@
+"""One domain, ready for training or evaluation: item ids, sentence vectors and histories from a folder of two tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from recbase_hf.data.histories import Histories, build_histories
+from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items, read_vectors
+from recbase_hf.errors import DataError
+from recbase_hf.text.encoder import load_text_encoder
+from recbase_hf.text.template import ItemTemplate
+from recbase_hf.text.vector_cache import VectorCache, default_cache_folder
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["Domain", "ItemVectors", "load_domain"]
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Where item vectors come from.
+
+    Attributes:
+        encoder: name of the sentence encoder (a Hub id or a folder).
+        revision: its revision, where one is pinned.
+        template: how an item's columns become a text.
+        precomputed: name of vectors that lie beside the tables (`NAME_f16.npy`, `NAME_ids.parquet`) and were made with
+            that encoder and template; items without a vector are left out. None encodes the texts, with a cache.
+    """
+
+    encoder: str
+    revision: str | None = None
+    template: ItemTemplate = ItemTemplate()
+    precomputed: str | None = None
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Items with their vectors, and users' histories over them.
+
+    Attributes:
+        name: the folder's name.
+        items: the item table.
+        vectors: (items, width) float32 unit vectors.
+        histories: positive events a user, as rows of `items`.
+        hash: of the tables as they lie in the folder.
+    """
+
+    name: str
+    items: datasets.Dataset
+    vectors: np.ndarray
+    histories: Histories
+    hash: str
+
+
+def load_domain(
+    folder: str | Path, source: ItemVectors, *, unordered_events: Literal["error", "drop"] = "error", seed: int = 0
+) -> Domain:
+    """Read `items.*` and `interactions.*` of a folder and embed the items.
+
+    Args:
+        folder: in the two-table form.
+        source: where the vectors come from.
+        unordered_events: what to do with events that lack their place in an otherwise ordered history.
+        seed: for data sets without any order.
+
+    Raises:
+        DataError: a table cannot be used; the message names file, column and row.
+        FileNotFoundError: a table is missing.
+    """
+    folder = Path(folder)
+    items, interactions = read_items(folder), read_interactions(folder)
+    content_hash = hash_of_tables(items, interactions)
+    item_ids = list(items["item_id"])
+    histories = build_histories(interactions, item_ids, unordered_events=unordered_events, seed=seed)
+    if source.precomputed is not None:
+        rows, vectors = read_vectors(folder, item_ids, source.precomputed)
+        new_row = np.full(len(items), -1)
+        new_row[rows] = np.arange(len(rows))
+        items, histories = items.select(rows), histories.map_items(new_row)
+    else:
+        vectors = _encode(folder, items, source)
+    if not len(histories):
+        raise DataError(f"{folder}: no user has an event with an item of the table; check user_id, item_id and label")
+    return Domain(folder.resolve().name, items, vectors, histories, content_hash)
+
+
+def _encode(folder: Path, items: datasets.Dataset, source: ItemVectors) -> np.ndarray:
+    texts = source.template.render_all(items)
+    empty = [row for row, text in enumerate(texts) if not text.strip()]
+    if empty:
+        raise DataError(
+            f"{folder}: {len(empty)} of {len(texts)} items have no text, the first in row {empty[0] + 1} (item_id "
+            f"{items[empty[0]]['item_id']!r}); fill its text columns in, or leave the item out"
+        )
+    encoder = load_text_encoder(source.encoder, source.revision)
+    return VectorCache(default_cache_folder() / "vectors").encode(texts, encoder, source.template)

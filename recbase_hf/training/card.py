@@ -1,0 +1,38 @@
+"""The model card of a training run, written from what the trainer saw."""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.metadata import version
+from typing import Any
+
+from recbase_hf.data.domain import Domain
+
+__all__ = ["training_card"]
+
+
+def training_card(
+    model: Any, tokenizer: Any, *, domains: list[Domain], options: dict[str, Any], log: list[dict[str, Any]], targets: int
+) -> str:
+    """Markdown with YAML metadata, from the template `hub_cards/model_card.md`."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    template = resources.files("recbase_hf.hub_cards") / "model_card.md"
+    last = log[-1] if log else {}
+    card = ModelCard.from_template(
+        ModelCardData(library_name="transformers", tags=["recommendation", "semantic-ids", "recbase"]),
+        template_str=template.read_text(encoding="utf-8"),
+        parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        config=model.config,
+        tokenizer=tokenizer,
+        domains=[
+            {"name": part.name, "items": f"{len(part.items):,}", "users": f"{len(part.histories):,}", "hash": part.hash}
+            for part in domains
+        ],
+        targets=f"{targets:,}",
+        epochs=options["epochs"],
+        validation_loss=f"{last['validation_loss']:.3f}" if last else "not measured",
+        levels=[f"{value:.3f}" for key, value in last.items() if key.startswith("validation_loss_level_")],
+        versions={name: version(name) for name in ("recbase-hf", "torch", "transformers", "accelerate")},
+    )
+    return str(card)

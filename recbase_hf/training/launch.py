@@ -1,0 +1,46 @@
+"""The Accelerator of a training run, checked to be the one that was launched."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+__all__ = ["make_accelerator"]
+
+
+def make_accelerator(
+    *, gradient_accumulation: int = 1, mixed_precision: str = "auto", trackers: tuple[str, ...] = (), folder: str = "."
+) -> Any:
+    """An `Accelerator` for this launch.
+
+    Args:
+        gradient_accumulation: micro-batches a step.
+        mixed_precision: `auto` is bf16 on an accelerator that has it and float32 on the CPU, where bf16 is several
+            times slower.
+        trackers: names of Accelerate's trackers (`tensorboard`, `wandb`, `trackio`, ...).
+        folder: where trackers write.
+
+    Raises:
+        RuntimeError: the launcher started another number of processes than Accelerate sees, who would race each other.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import is_bf16_available
+
+    on_cpu = not torch.accelerator.is_available()
+    if mixed_precision == "auto":
+        mixed_precision = "no" if on_cpu or not is_bf16_available() else "bf16"
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        gradient_accumulation_steps=gradient_accumulation,
+        mixed_precision=mixed_precision,
+        log_with=list(trackers) or None,
+        project_dir=folder,
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were launched but Accelerate sees {accelerator.num_processes}; on a machine without "
+            "GPU start several with: accelerate launch --multi_gpu --num_processes 2 examples/pretrain.py"
+        )
+    return accelerator
