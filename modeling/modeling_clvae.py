@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class ClVaeModel(PreTrainedModel):
             nn.init.zeros_(self.corpus_mean)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> ClVaeModel:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
         """Load strictly: missing, unexpected or misshapen weights are an error, never a warning.
 
         Raises:
@@ -97,7 +98,9 @@ class ClVaeModel(PreTrainedModel):
                 pretrained_model_name_or_path, *args, output_loading_info=True, use_safetensors=True, **kwargs
             )
         except RuntimeError as error:
-            raise ValueError(f"{pretrained_model_name_or_path}: the weights do not fit the configuration: {error}") from error
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: the weights do not fit the configuration: {error}"
+            ) from error
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if info.get(kind):
                 raise ValueError(f"{pretrained_model_name_or_path}: {kind.replace('_', ' ')}: {sorted(info[kind])}")
@@ -194,7 +197,7 @@ class ClVaeModel(PreTrainedModel):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Vectors (items, input_dim) that (items, levels) codes stand for; fewer than all levels give a coarse vector."""
+        """Vectors (items, input_dim) that (items, levels) codes stand for; fewer levels give coarser vectors."""
         levels = range(codes.shape[1])
         quantized = torch.stack([self.codebooks[level][codes[:, level]] for level in levels]).sum(dim=0)
         return self._decode_latent(quantized)
@@ -205,7 +208,7 @@ class ClVaeModel(PreTrainedModel):
 
 def _mlp(widths: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -41,7 +41,9 @@ class RecBaseScoringPipeline(Pipeline):
     def preprocess(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         missing = {"history", "candidates"} - set(inputs)
         if missing:
-            raise ValueError(f"recbase-scoring takes a dictionary with history and candidates; {sorted(missing)} missing")
+            raise ValueError(
+                f"recbase-scoring takes a dictionary with history and candidates; {sorted(missing)} missing"
+            )
         history, candidates = list(inputs["history"]), list(inputs["candidates"])
         if not candidates:
             raise ValueError("recbase-scoring: candidates is empty; give at least one item")
@@ -53,7 +55,9 @@ class RecBaseScoringPipeline(Pipeline):
             "candidates": torch.from_numpy(layout.codes_to_ids(codes[len(history) :])),
         }
 
-    def _forward(self, model_inputs: dict[str, torch.Tensor], candidates_per_forward: int = 256) -> dict[str, torch.Tensor]:
+    def _forward(
+        self, model_inputs: dict[str, torch.Tensor], candidates_per_forward: int = 256
+    ) -> dict[str, torch.Tensor]:
         history, candidates = model_inputs["history"], model_inputs["candidates"]
         candidates = candidates.reshape(-1, candidates.shape[-1])
         prefix = DynamicCache(config=self.model.config)
@@ -68,7 +72,7 @@ class RecBaseScoringPipeline(Pipeline):
         return {"scores": torch.cat(scores)}
 
     def _joint(self, logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-        layout, total = self.tokenizer.layout, 0.0
+        layout, total = self.tokenizer.layout, torch.zeros(len(candidates), device=logits.device)
         for level in range(layout.num_levels):
             ids = layout.level_ids(level)
             log_probabilities = logits[:, level, ids].float().log_softmax(dim=-1)

@@ -102,8 +102,8 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         self.fingerprint = self._compute_fingerprint()
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise ValueError(
-                f"{quantizer_file or 'the quantizer'} gives fingerprint {self.fingerprint}, but the tokenizer was saved "
-                f"with {fingerprint}: {QUANTIZER_FILE}, {QUANTIZER_CONFIG_FILE} or tokenizer_config.json was changed "
+                f"{quantizer_file or 'the quantizer'} gives fingerprint {self.fingerprint}, but the tokenizer was "
+                f"saved with {fingerprint}: {QUANTIZER_FILE}, {QUANTIZER_CONFIG_FILE} or tokenizer_config.json was changed "
                 "since; restore or download the folder again"
             )
 
@@ -151,7 +151,9 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         """Tokens are written without separators."""
         return "".join(tokens)
 
-    def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None) -> list[int]:
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
         """A history starts with `<bos>`; nothing ends it, because more may follow."""
         return [self.bos_token_id, *token_ids_0, *(token_ids_1 or [])]
 
@@ -159,9 +161,12 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         """Write the quantizer's sidecar files, and a `tokenizer.json` that gives the same ids without this class."""
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         weights, config, fallback = (
-            os.path.join(save_directory, prefix + name) for name in (QUANTIZER_FILE, QUANTIZER_CONFIG_FILE, "tokenizer.json")
+            os.path.join(save_directory, prefix + name)
+            for name in (QUANTIZER_FILE, QUANTIZER_CONFIG_FILE, "tokenizer.json")
         )
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(self.quantizer.state_dict().items())}
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in sorted(self.quantizer.state_dict().items())
+        }
         save_file(state, weights, metadata={"format": "pt"})
         text = json.dumps(self._quantizer_settings(), indent=2, sort_keys=True)
         Path(config).write_text(text + "\n", encoding="utf-8")
@@ -281,7 +286,7 @@ class RecBaseTokenizer(PreTrainedTokenizer):
 def _load_quantizer(weights: str | None, config: str | None) -> ClVaeModel:
     if weights is None or config is None:
         raise ValueError(
-            f"RecBaseTokenizer needs {QUANTIZER_FILE} and {QUANTIZER_CONFIG_FILE} in its folder, or quantizer=ClVaeModel"
+            f"RecBaseTokenizer needs {QUANTIZER_FILE} and {QUANTIZER_CONFIG_FILE} in its folder, or a quantizer"
         )
     try:
         settings = json.loads(Path(config).read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ _HOME_OF_NAME = {
     "load_text_encoder": "text.encoder",
 }
 
-__all__ = ["__version__", *sorted(_HOME_OF_NAME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME_OF_NAME)]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

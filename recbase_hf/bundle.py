@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 def save_bundle(
     folder: str | Path, model: Any, tokenizer: Any, *, card: str | None = None, record: dict[str, Any] | None = None
 ) -> None:
-    """Write a plain `Qwen2ForCausalLM` checkpoint with tokenizer, quantizer, pipeline code and card, whole or not at all.
+    """Write a plain `Qwen2ForCausalLM` checkpoint with tokenizer, quantizer and card, whole or not at all.
 
     Args:
         model: a `Qwen2ForCausalLM` trained on the tokenizer's semantic IDs.
@@ -36,7 +36,9 @@ def save_bundle(
             write_json(temporary / "training.json", record)
 
 
-def load_bundle(name_or_path: str | Path, *, dtype: Any = None, device: str | None = None, **hub: Any) -> tuple[Any, Any]:
+def load_bundle(
+    name_or_path: str | Path, *, dtype: Any = None, device: str | None = None, **hub: Any
+) -> tuple[Any, Any]:
     """Load language model (evaluation mode, sdpa attention) and tokenizer of a folder or a Hub repository.
 
     Args:
@@ -58,7 +60,8 @@ def load_bundle(name_or_path: str | Path, *, dtype: Any = None, device: str | No
     if Path(name_or_path).is_dir():
         _require_files(Path(name_or_path))
     if device is None:
-        device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
     if dtype is None:
         dtype = torch.float32 if device == "cpu" else "auto"
     tokenizer = RecBaseTokenizer.from_pretrained(name_or_path, **hub)
@@ -67,10 +70,14 @@ def load_bundle(name_or_path: str | Path, *, dtype: Any = None, device: str | No
             name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **hub
         )
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"the weights in {name_or_path} are damaged ({error}); restore or download them again") from error
+        raise ValueError(
+            f"the weights in {name_or_path} are damaged ({error}); restore or download them again"
+        ) from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(kind):
-            raise ValueError(f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}")
+            raise ValueError(
+                f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}"
+            )
     recorded = getattr(model.config, "recbase", None)
     if recorded is None:
         raise ValueError(f"{name_or_path} is not a RecBase bundle: its config.json has no `recbase` block")

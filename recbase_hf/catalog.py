@@ -257,6 +257,8 @@ def _checked_vectors(vectors: np.ndarray, item_ids: list[str], width: int) -> np
         )
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
-        raise DataError(f"the vector of item {item_ids[bad[0]]!r} (row {bad[0] + 1}) holds NaN or infinity; encode it again")
+        raise DataError(
+            f"the vector of item {item_ids[bad[0]]!r} (row {bad[0] + 1}) holds NaN or infinity; encode it again"
+        )
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors / np.where(lengths > 1e-12, lengths, 1.0))

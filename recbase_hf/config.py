@@ -35,7 +35,9 @@ def parse_arguments(kind: type[T], arguments: Sequence[str] | None, *, program: 
     Greeting(name='world', loud=True)
     """
     parser = argparse.ArgumentParser(program, description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with values for the options below; flags win over it")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with values for the options below; flags win over it"
+    )
     hints = typing.get_type_hints(kind)
     fields: tuple[dataclasses.Field, ...] = dataclasses.fields(kind)  # type: ignore[arg-type]
     for field in fields:

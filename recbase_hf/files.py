@@ -80,7 +80,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); it may be truncated: make or download it again") from error
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); it may be truncated: make or download it again"
+        ) from error
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""The language model: a stock `Qwen2ForCausalLM` over semantic-ID tokens, in a few named sizes (RecBase section 4.1)."""
+"""The language model: a stock `Qwen2ForCausalLM` over semantic-ID tokens, in a few named sizes."""
 
 from __future__ import annotations
 

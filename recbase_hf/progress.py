@@ -14,7 +14,9 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def progress(iterable: Iterable[Any] | None = None, *, description: str, total: int | None = None, **options: Any) -> Any:
+def progress(
+    iterable: Iterable[Any] | None = None, *, description: str, total: int | None = None, **options: Any
+) -> Any:
     """A `tqdm` bar over `iterable` (or a manual one of `total` steps).
 
     Silent on other processes and where `HF_HUB_DISABLE_PROGRESS_BARS` or `huggingface_hub.utils.disable_progress_bars`

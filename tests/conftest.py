@@ -49,7 +49,12 @@ def make_tokenizer(num_levels: int = 4, codebook_size: int = 8, seed: int = 0):
 
     torch.manual_seed(seed)
     config = ClVaeConfig(
-        input_dim=WIDTH, hidden_dims=[32], latent_dim=8, num_levels=num_levels, codebook_size=codebook_size, mean_shrinkage=1
+        input_dim=WIDTH,
+        hidden_dims=[32],
+        latent_dim=8,
+        num_levels=num_levels,
+        codebook_size=codebook_size,
+        mean_shrinkage=1,
     )
     tokenizer = RecBaseTokenizer(
         quantizer=ClVaeModel(config),

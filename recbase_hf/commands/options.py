@@ -31,7 +31,9 @@ class DataOptions:
         help="folders with items.* and interactions.*, or the embedded python-api/packages and python-api/stdlib",
     )
     unordered_events: str = option(
-        "error", help="what to do with events that lack their place in an otherwise ordered history", choices=("error", "drop")
+        "error",
+        help="what to do with events that lack their place in an otherwise ordered history",
+        choices=("error", "drop"),
     )
 
 
@@ -43,7 +45,9 @@ class TextOptions:
     text_encoder_revision: str | None = option(None, help="revision of the encoder on the Hub")
     item_fields: tuple[str, ...] = option((), help="text columns; default the column text, else all text columns")
     item_lead: str | None = option(None, help="sentence that opens every item's text")
-    vectors: str | None = option(None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding")
+    vectors: str | None = option(
+        None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding"
+    )
 
     def item_vectors(self) -> ItemVectors:
         """Where the vectors come from."""

@@ -30,13 +30,19 @@ class Pretrain(Pretraining, DataOptions):
     """Pretrain the language model on histories of semantic IDs. Without flags: on the embedded data set."""
 
     output: str = option("runs/pretrain", help="folder; the bundle comes into its sub-folder `model`")
-    tokenizer: str | None = option(None, help="tokenizer folder or Hub id; default OUTPUT/tokenizer, trained if missing")
-    vectors: str | None = option(None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding")
+    tokenizer: str | None = option(
+        None, help="tokenizer folder or Hub id; default OUTPUT/tokenizer, trained if missing"
+    )
+    vectors: str | None = option(
+        None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding"
+    )
     size: str = option("tiny", help="size of the model", choices=tuple(MODEL_SIZES))
     row_length: int = option(512, help="tokens a packed row")
     max_items: int = option(100, help="items a training window")
     validation_share: float = option(0.05, help="of the users, held out for the validation loss")
-    mixed_precision: str = option("auto", help="auto is bf16 on a GPU that has it", choices=("auto", "no", "bf16", "fp16"))
+    mixed_precision: str = option(
+        "auto", help="auto is bf16 on a GPU that has it", choices=("auto", "no", "bf16", "fp16")
+    )
     trackers: tuple[str, ...] = option((), help="Accelerate's trackers: tensorboard, wandb, trackio, ...")
 
 
@@ -128,7 +134,9 @@ def _joined(domains: list[Domain]) -> Histories:
     parts = [domain.histories for domain in domains]
     return Histories(
         users=np.concatenate([part.users for part in parts]),
-        offsets=np.concatenate([[0], *(part.offsets[1:] + first for part, first in zip(parts, first_events, strict=False))]),
+        offsets=np.concatenate(
+            [[0], *(part.offsets[1:] + first for part, first in zip(parts, first_events, strict=False))]
+        ),
         items=np.concatenate([part.items + first for part, first in zip(parts, first_items, strict=False)]),
     )
 

@@ -71,7 +71,9 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     if accelerator.is_main_process:
         with atomic_folder(folder) as temporary:
             tokenizer.save_pretrained(temporary)
-            write_json(temporary / "training.json", {"settings": settings, "levels": [asdict(report) for report in reports]})
+            write_json(
+                temporary / "training.json", {"settings": settings, "levels": [asdict(report) for report in reports]}
+            )
         for report in reports:
             logger.info(
                 "level %d: %d steps, reconstruction loss %.3f, %d codes used, perplexity %.0f",

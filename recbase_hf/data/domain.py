@@ -1,8 +1,8 @@
-"""One domain, ready for training or evaluation: item ids, sentence vectors and histories from a folder of two tables."""
+"""One domain, ready for training or evaluation: items, sentence vectors and histories from a folder of two tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,7 +35,7 @@ class ItemVectors:
 
     encoder: str
     revision: str | None = None
-    template: ItemTemplate = ItemTemplate()
+    template: ItemTemplate = field(default_factory=ItemTemplate)
     precomputed: str | None = None
 
 

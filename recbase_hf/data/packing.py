@@ -71,7 +71,9 @@ def pack_histories(
         )
     windows = _windows(histories, max_items, min_items)
     if not windows:
-        raise ValueError(f"none of the {len(histories)} histories has {min_items} items, so there is nothing to learn from")
+        raise ValueError(
+            f"none of the {len(histories)} histories has {min_items} items, so there is nothing to learn from"
+        )
     ids = layout.codes_to_ids(codes)
     rows = _best_fit([1 + layout.num_levels * (end - start) for start, end in windows], row_length)
     input_ids = np.full((len(rows), row_length), layout.pad, dtype=np.int32)

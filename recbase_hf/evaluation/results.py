@@ -162,9 +162,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """
     results = read_json(path)
     if not isinstance(results, dict) or not isinstance(results.get("format_version"), int) or "figures" not in results:
-        raise DataError(
-            f"{path} is not a results file: format_version or figures is missing; write one with write_results"
-        )
+        raise DataError(f"{path} is not a results file: format_version or figures is missing; make it again")
     if results["format_version"] > FORMAT_VERSION:
         raise DataError(f"{path} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
     return results
@@ -260,5 +258,5 @@ def _accelerator() -> str | None:
     if torch is None or not torch.accelerator.is_available():
         return None
     kind = torch.accelerator.current_accelerator().type
-    name_of = getattr(getattr(torch, kind), "get_device_name", None)
-    return str(name_of()) if name_of else str(kind)
+    name_of = getattr(getattr(torch, kind), "get_device_name", lambda: kind)
+    return str(name_of())

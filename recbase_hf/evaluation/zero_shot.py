@@ -41,11 +41,14 @@ def evaluate_zero_shot(
         users_per_batch: users that RecBase scores at a time.
 
     Raises:
-        ValueError: a method is unknown, or catalog, histories and candidate set do not belong together.
+        ValueError: a method is unknown, `users_per_batch` is below 1, or catalog, histories and candidate set do not
+            belong together.
         FingerprintMismatchError: the catalog was made with another tokenizer.
     """
     from recbase_hf.scoring.method import checked_method
 
+    if users_per_batch < 1:
+        raise ValueError(f"users_per_batch is {users_per_batch}; it must be at least 1")
     methods = [checked_method(method) for method in methods]
     seed = int(candidate_set.settings.get("seed", 0))
     scores = {

@@ -44,7 +44,9 @@ def score_naively(
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         sequences = [
-            np.concatenate([layout.history_ids(catalog.codes[histories[user]]), layout.codes_to_ids(catalog.codes[row])[0]])
+            np.concatenate(
+                [layout.history_ids(catalog.codes[histories[user]]), layout.codes_to_ids(catalog.codes[row])[0]]
+            )
             for user, row in batch
         ]
         length = max(len(sequence) for sequence in sequences)
@@ -66,7 +68,9 @@ def score_naively(
     return np.split(array, np.cumsum([len(rows) for rows in candidates])[:-1])
 
 
-def _score_item(logits: torch.Tensor, catalog: ItemCatalog, row: int, layout: TokenLayout, method: ScoreMethod) -> float:
+def _score_item(
+    logits: torch.Tensor, catalog: ItemCatalog, row: int, layout: TokenLayout, method: ScoreMethod
+) -> float:
     codes = catalog.codes[row]
     total = 0.0
     for level in range(layout.num_levels):

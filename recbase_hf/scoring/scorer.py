@@ -18,7 +18,7 @@ from recbase_hf.scoring.tree import score_by_tree
 __all__ = ["RecBaseScorer", "Recommendation"]
 
 Strategy = Literal["tree", "naive"]
-_STRATEGIES = {"tree": score_by_tree, "naive": score_naively}
+_STRATEGIES: dict[str, Any] = {"tree": score_by_tree, "naive": score_naively}
 
 
 class Recommendation(NamedTuple):
@@ -89,7 +89,12 @@ class RecBaseScorer:
         return int((self.model.config.max_position_embeddings - 1) // levels - 1)
 
     def score(
-        self, history: Sequence[Any], candidates: Sequence[Any], *, catalog: ItemCatalog, method: ScoreMethod = "catalog"
+        self,
+        history: Sequence[Any],
+        candidates: Sequence[Any],
+        *,
+        catalog: ItemCatalog,
+        method: ScoreMethod = "catalog",
     ) -> Any:
         """Log-probability of each candidate as the next item.
 
@@ -111,7 +116,9 @@ class RecBaseScorer:
         Each candidate is scored by itself; other candidates do not change its score.
         """
         if _is_single(history, candidates):
-            return self.score_rows([catalog.rows(history)], [catalog.rows(candidates)], catalog=catalog, method=method)[0]
+            return self.score_rows([catalog.rows(history)], [catalog.rows(candidates)], catalog=catalog, method=method)[
+                0
+            ]
         if len(history) != len(candidates):
             raise ValueError(f"{len(history)} histories but {len(candidates)} candidate lists; give one each a user")
         histories = [catalog.rows(ids) for ids in history]
@@ -167,7 +174,9 @@ class RecBaseScorer:
             allowed[history_rows] = False
         rows = np.flatnonzero(allowed)
         if not 1 <= k <= len(rows):
-            raise ValueError(f"k is {k}, but {len(rows)} of the catalog's {len(catalog)} items remain to recommend from")
+            raise ValueError(
+                f"k is {k}, but {len(rows)} of the catalog's {len(catalog)} items remain to recommend from"
+            )
         scores = self.score_rows([history_rows], [rows], catalog=catalog, method=method)[0]
         best = np.argsort(-scores, kind="stable")[:k]
         return [

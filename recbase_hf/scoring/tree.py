@@ -139,7 +139,13 @@ class _TreeScorer:
         return np.split(scores, np.cumsum([len(part) for part in candidates])[:-1])
 
     def _level_scores(
-        self, hidden: Tensor, tries: list[_CandidateTrie], starts: np.ndarray, level: int, rows: np.ndarray, codes: np.ndarray
+        self,
+        hidden: Tensor,
+        tries: list[_CandidateTrie],
+        starts: np.ndarray,
+        level: int,
+        rows: np.ndarray,
+        codes: np.ndarray,
     ) -> Tensor:
         """Log-probability of each candidate's code of one level, (candidates,)."""
         nodes = np.concatenate([trie.catalog_nodes[level] for trie in tries])
@@ -206,7 +212,9 @@ class _TreeScorer:
             visible[user, 0, :, :length] = True  # for padding rows too: a row that sees nothing is not a number
             visible[user, 0, :size, history_length : history_length + size] = torch.from_numpy(trie.is_ancestor)
         # Additive, because eager attention would add a boolean mask as 0 and 1.
-        mask = torch.zeros(visible.shape, dtype=self.model.dtype).masked_fill(~visible, torch.finfo(self.model.dtype).min)
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype).masked_fill(
+            ~visible, torch.finfo(self.model.dtype).min
+        )
         hidden = self.decoder(
             ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
@@ -216,6 +224,7 @@ class _TreeScorer:
         ).last_hidden_state
         prefix.cache.crop(-num_nodes)
         rows = [
-            torch.cat([prefix.last_hidden[user : user + 1], hidden[user, : len(trie.ids)]]) for user, trie in enumerate(tries)
+            torch.cat([prefix.last_hidden[user : user + 1], hidden[user, : len(trie.ids)]])
+            for user, trie in enumerate(tries)
         ]
         return torch.cat(rows)

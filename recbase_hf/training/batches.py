@@ -22,7 +22,9 @@ class SeededBatches(Sampler[list[int]]):
 
     def __init__(self, *, num_rows: int, batch_size: int, stop: int, start: int = 0, seed: int = 0) -> None:
         if num_rows < 1 or batch_size < 1:
-            raise ValueError(f"SeededBatches needs rows and a batch size of at least 1, got {num_rows} and {batch_size}")
+            raise ValueError(
+                f"SeededBatches needs rows and a batch size of at least 1, got {num_rows} and {batch_size}"
+            )
         self.num_rows, self.batch_size, self.start, self.stop, self.seed = num_rows, batch_size, start, stop, seed
 
     def __len__(self) -> int:
@@ -35,6 +37,9 @@ class SeededBatches(Sampler[list[int]]):
             for position in range(batch * self.batch_size, (batch + 1) * self.batch_size):
                 needed_epoch, offset = divmod(position, self.num_rows)
                 if needed_epoch != epoch:
-                    epoch, order = needed_epoch, np.random.default_rng((self.seed, needed_epoch)).permutation(self.num_rows)
+                    epoch, order = (
+                        needed_epoch,
+                        np.random.default_rng((self.seed, needed_epoch)).permutation(self.num_rows),
+                    )
                 rows.append(int(order[offset]))
             yield rows

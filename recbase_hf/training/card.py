@@ -12,7 +12,13 @@ __all__ = ["training_card"]
 
 
 def training_card(
-    model: Any, tokenizer: Any, *, domains: list[Domain], options: dict[str, Any], log: list[dict[str, Any]], targets: int
+    model: Any,
+    tokenizer: Any,
+    *,
+    domains: list[Domain],
+    options: dict[str, Any],
+    log: list[dict[str, Any]],
+    targets: int,
 ) -> str:
     """Markdown with YAML metadata, from the template `hub_cards/model_card.md`."""
     from huggingface_hub import ModelCard, ModelCardData

@@ -38,13 +38,17 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    weights, moments = get_state_dict(model, optimizer, options=_OPTIONS)
+    full_state: Any = get_state_dict(model, optimizer, options=_OPTIONS)
+    weights, moments = full_state
     if is_main_process():
         scalars = {key: value for key, value in moments.items() if not isinstance(value, torch.Tensor)}
         arrays = {key: value.contiguous() for key, value in moments.items() if isinstance(value, torch.Tensor)}
         with atomic_folder(Path(folder) / f"step-{step:08d}") as temporary:
             # Tied weights share memory, which safetensors refuses: a copy of each costs little at this point.
-            save_file({key: value.detach().clone().contiguous() for key, value in weights.items()}, temporary / "model.safetensors")
+            save_file(
+                {key: value.detach().clone().contiguous() for key, value in weights.items()},
+                temporary / "model.safetensors",
+            )
             save_file(arrays, temporary / "optimizer.safetensors")
             save_file(tensors or {}, temporary / "tensors.safetensors")
             write_json(temporary / "state.json", {"step": step, "optimizer": scalars, "state": state})
@@ -64,7 +68,7 @@ def load_checkpoint(
     set_state_dict(
         model,
         optimizer,
-        model_state_dict=load_file(checkpoint / "model.safetensors"),
+        model_state_dict=dict(load_file(checkpoint / "model.safetensors")),
         optim_state_dict=moments,
         options=_OPTIONS,
     )

@@ -39,7 +39,9 @@ class Pretraining:
     batch_rows: int = option(16, help="rows a step, over all processes and micro-batches")
     gradient_accumulation: int = option(1, help="micro-batches a step")
     learning_rate: float = option(2e-3, help="of AdamW, at its peak")
-    warm_up_share: float = option(0.05, help="of the steps, in which the learning rate rises; a cosine then lowers it to a tenth")
+    warm_up_share: float = option(
+        0.05, help="of the steps, in which the learning rate rises; a cosine then lowers it to a tenth"
+    )
     weight_decay: float = option(0.1, help="on matrices, not on norms and biases")
     clip_norm: float = option(1.0, help="largest norm of the gradient")
     evaluate_every: int = option(100, help="steps between evaluations on the validation rows")
@@ -77,7 +79,9 @@ def train_language_model(
 
 def level_losses(logits: Tensor, labels: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
     """Sums of the cross-entropy and numbers of targets a level: two (levels,) tensors."""
-    losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten().long(), reduction="none", ignore_index=IGNORED)
+    losses = cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten().long(), reduction="none", ignore_index=IGNORED
+    )
     kept = labels.flatten() != IGNORED
     levels = (labels.flatten()[kept].long() - 1) // layout.codebook_size
     sums = torch.zeros(layout.num_levels, device=losses.device).index_add_(0, levels, losses[kept])
@@ -99,7 +103,7 @@ class _Trainer:
         micro_batches = training.gradient_accumulation * accelerator.num_processes
         if training.batch_rows % micro_batches:
             raise ValueError(
-                f"batch_rows {training.batch_rows} must be a multiple of gradient_accumulation x processes = {micro_batches}"
+                f"batch_rows {training.batch_rows} must be a multiple of {micro_batches}, gradient_accumulation x processes"
             )
         self.rows_per_micro_batch = training.batch_rows // micro_batches
         self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
@@ -155,14 +159,16 @@ class _Trainer:
         if not math.isfinite(mean):
             last = latest_checkpoint(self.folder / "checkpoints")
             raise FloatingPointError(
-                f"the loss is {mean} at step {step + 1}; the last good state is {last or 'none yet'}. Lower learning_rate, "
-                "or look at the data of this step"
+                f"the loss is {mean} at step {step + 1}; the last good state is {last or 'none yet'}. "
+                "Lower learning_rate, or look at the data of this step"
             )
         return mean
 
     def _loss_sum(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
         logits = self._logits(input_ids, position_ids)
-        return cross_entropy(logits.flatten(0, 1).float(), labels.flatten().long(), reduction="sum", ignore_index=IGNORED)
+        return cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten().long(), reduction="sum", ignore_index=IGNORED
+        )
 
     def _logits(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         # Without `use_cache=False` transformers does not see the packing, and users attend to each other.
@@ -207,7 +213,9 @@ class _Trainer:
         self.log.append(entry)
         self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
         if self.accelerator.is_main_process:
-            logger.info("step %d: %s", step, " ".join(f"{key} {value:.4f}" for key, value in entry.items() if key != "step"))
+            logger.info(
+                "step %d: %s", step, " ".join(f"{key} {value:.4f}" for key, value in entry.items() if key != "step")
+            )
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -222,7 +230,9 @@ class _Trainer:
             return 0
         step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer)
         if state["settings"] != json.loads(json.dumps(self.settings)):
-            raise ValueError(f"{checkpoint} is of a training with other settings; use another output folder or delete it")
+            raise ValueError(
+                f"{checkpoint} is of a training with other settings; use another output folder or delete it"
+            )
         self.log = state["log"]
         if self.accelerator.is_main_process:
             logger.info("resumed from %s", checkpoint)

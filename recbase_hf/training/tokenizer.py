@@ -42,7 +42,9 @@ class QuantizerTraining:
     max_steps_per_level: int = option(400, help="a level that has not settled by then is taken as settled")
     evaluate_every: int = option(50, help="steps between evaluations, at which unused codes are replaced too")
     patience: int = option(2, help="evaluations over which change is judged")
-    tolerance: float = option(0.01, help="relative change of validation loss and code use below which a level has settled")
+    tolerance: float = option(
+        0.01, help="relative change of validation loss and code use below which a level has settled"
+    )
     validation_share: float = option(0.1, help="of the items, held out to judge settling")
     kmeans_sample: int = option(64, help="items for each code, at most, whose residuals start a level")
     save_every: int = option(200, help="steps between checkpoints")
@@ -56,7 +58,7 @@ class LevelReport:
     Attributes:
         level: 0 is the first.
         steps: trained while it was the newest.
-        reconstruction_loss: mean squared distance of centered vectors to their reconstruction from the codes up to here.
+        reconstruction_loss: mean squared distance of centered vectors to what the codes up to here decode to.
         used_codes: codes that at least one item has.
         perplexity: e to the entropy of the code use; `codebook_size` when all are used alike.
     """
@@ -115,7 +117,9 @@ def train_quantizer(
     """
     for name, domain in vectors.items():
         if domain.shape[1] != config.input_dim:
-            raise ValueError(f"the vectors of {name} are {domain.shape[1]} wide, the configuration says {config.input_dim}")
+            raise ValueError(
+                f"the vectors of {name} are {domain.shape[1]} wide, the configuration says {config.input_dim}"
+            )
     torch.manual_seed(training.seed)
     model = ClVaeModel(config)
     corpus_mean = np.mean([domain.mean(axis=0, dtype=np.float64) for domain in vectors.values()], axis=0)
@@ -132,7 +136,9 @@ def _centered(vectors: Mapping[str, np.ndarray], corpus_mean: np.ndarray, config
 
 
 class _Trainer:
-    def __init__(self, model: ClVaeModel, vectors: Tensor, training: QuantizerTraining, accelerator: Accelerator) -> None:
+    def __init__(
+        self, model: ClVaeModel, vectors: Tensor, training: QuantizerTraining, accelerator: Accelerator
+    ) -> None:
         self.training = training
         self.accelerator = accelerator
         self.vectors = vectors
@@ -160,7 +166,9 @@ class _Trainer:
             bar.update()
             if step % training.evaluate_every == 0:
                 used = self._evaluate()
-                bar.set_postfix(level=self.curriculum.level + 1, loss=f"{self.curriculum.evaluations[-1][0]:.4f}", used=used)
+                bar.set_postfix(
+                    level=self.curriculum.level + 1, loss=f"{self.curriculum.evaluations[-1][0]:.4f}", used=used
+                )
             if self.curriculum.settled(step, training):
                 self.curriculum.open_next(step)
             if checkpoints is not None and step % training.save_every == 0:
@@ -257,7 +265,9 @@ class _Trainer:
             return 0
         step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer)
         if state["settings"] != self._settings():
-            raise ValueError(f"{checkpoint} is of a training with other settings; use another output folder or delete it")
+            raise ValueError(
+                f"{checkpoint} is of a training with other settings; use another output folder or delete it"
+            )
         curriculum = state["curriculum"]
         curriculum["evaluations"] = [tuple(pair) for pair in curriculum["evaluations"]]
         self.curriculum = _Curriculum(**curriculum)

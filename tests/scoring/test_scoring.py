@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, make_tokenizer, make_world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import make_model, make_tokenizer, make_world
 from recbase_hf import FingerprintMismatchError, ItemCatalog, RecBaseScorer, UnknownItemError
 from recbase_hf.scoring.naive import score_naively
 from recbase_hf.scoring.tree import score_by_tree
@@ -36,7 +36,13 @@ def test_tree_scores_equal_naive_scores_in_float64(world64, users, method, chunk
     histories, candidates = as_rows(h for h, _ in users), as_rows(c for _, c in users)
     naive = score_naively(world64.model, world64.catalog, histories, candidates, method=method, batch_size=7)
     tree = score_by_tree(
-        world64.model, world64.catalog, histories, candidates, method=method, users_per_forward=2, candidates_per_forward=chunk
+        world64.model,
+        world64.catalog,
+        histories,
+        candidates,
+        method=method,
+        users_per_forward=2,
+        candidates_per_forward=chunk,
     )
     assert len(naive) == len(tree) == len(users)
     for left, right in zip(naive, tree, strict=True):
@@ -81,7 +87,9 @@ def test_a_score_does_not_depend_on_other_candidates_users_or_order(world):
     scorer = RecBaseScorer(world.model, world.tokenizer)
     alone = scorer.score(["item-3", "item-4"], ["item-9"], catalog=world.catalog)
     together = scorer.score(
-        [["item-7"], ["item-3", "item-4"]], [["item-2", "item-1"], ["item-8", "item-9", "item-9"]], catalog=world.catalog
+        [["item-7"], ["item-3", "item-4"]],
+        [["item-2", "item-1"], ["item-8", "item-9", "item-9"]],
+        catalog=world.catalog,
     )
     np.testing.assert_allclose(together[1][1:], [alone[0], alone[0]], rtol=1e-5)
     assert together[1][1] == together[1][2]
@@ -120,9 +128,7 @@ def test_asking_for_more_items_than_remain_says_how_many_remain(world):
 
 
 def test_an_empty_history_is_scored_from_bos_alone(world64):
-    (scores,) = score_naively(
-        world64.model, world64.catalog, as_rows([[]]), as_rows([range(ITEMS)]), method="joint"
-    )
+    (scores,) = score_naively(world64.model, world64.catalog, as_rows([[]]), as_rows([range(ITEMS)]), method="joint")
     scorer = RecBaseScorer(world64.model, world64.tokenizer)
     got = scorer.score([], world64.catalog.item_ids, catalog=world64.catalog, method="joint")
     np.testing.assert_allclose(got, scores, atol=1e-10)

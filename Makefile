@@ -1,0 +1,34 @@
+# `make demo` and `make test` set themselves up: a virtual environment with the tested versions, and the package.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/ready
+
+.PHONY: demo test lint setup clean
+
+demo: $(READY)
+	$(BIN)/recbase demo $(if $(DATA),--data $(DATA))
+
+test: lint
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	# types are checked on the installed package, because `modeling/` is `recbase_hf.modeling` only there
+	rm -rf build && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types ./
+	$(BIN)/mypy build/types/recbase_hf
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "recbase-hf needs Python 3.10 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
+	# torch first and pinned: left to a later step, pip could choose a build that brings gigabytes of CUDA packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[text,demo,eval,train,dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

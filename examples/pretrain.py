@@ -1,0 +1,9 @@
+"""Pretrain the language model: `accelerate launch examples/pretrain.py` (no flags: on the embedded data set).
+
+Options: `--help`; they may come from `--config examples/configs/pretrain.yaml`.
+"""
+
+from recbase_hf.commands.pretrain import main
+
+if __name__ == "__main__":
+    main()

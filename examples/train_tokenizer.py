@@ -1,0 +1,9 @@
+"""Train the CL-VAE tokenizer: `accelerate launch examples/train_tokenizer.py --data FOLDER ... --output runs/mine`.
+
+Options: `--help`; they may come from `--config examples/configs/train_tokenizer.yaml`.
+"""
+
+from recbase_hf.commands.train_tokenizer import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The `recbase` command line: a name for each command, whose module is imported only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from recbase_hf.version import __version__
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "demo": "the whole loop on data that every machine has",
+    "train-tokenizer": "item texts to a tokenizer; on several devices: accelerate launch examples/train_tokenizer.py",
+    "pretrain": "histories to a language model; on several devices: accelerate launch examples/pretrain.py",
+    "build-catalog": "an item table to a catalog",
+    "recommend": "the best items of a catalog for one history",
+    "evaluate": "zero-shot figures beside baselines",
+    "env": "versions and hardware, for bug reports",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if arguments[0] == "--version":
+        print(f"recbase-hf {__version__}")
+        return
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        sys.exit(f"recbase: unknown command {command!r}\n\n{_help()}")
+    module = importlib.import_module(f"recbase_hf.commands.{command.replace('-', '_')}")
+    try:
+        module.main(rest)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
+    except (ValueError, LookupError, OSError, ArithmeticError) as error:
+        sys.exit(f"recbase {command}: {error}")
+
+
+def _help() -> str:
+    lines = [f"  {name:16} {text}" for name, text in COMMANDS.items()]
+    return "usage: recbase COMMAND [options]\n\n" + "\n".join(lines) + "\n\n`recbase COMMAND --help` shows its options."
+
+
+if __name__ == "__main__":
+    main()

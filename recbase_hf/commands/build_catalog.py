@@ -1,0 +1,60 @@
+"""`recbase build-catalog`: an item table to a catalog folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbase_hf.catalog import ItemCatalog
+from recbase_hf.commands.options import log_to_terminal, resolve_folder
+from recbase_hf.config import option, parse_arguments
+
+__all__ = ["BuildCatalog", "build_catalog", "log_catalog", "main"]
+
+logger = logging.getLogger("recbase_hf")
+
+
+@dataclass(frozen=True)
+class BuildCatalog:
+    """Encode a table of items into a catalog."""
+
+    model: str = option(help="bundle or tokenizer: a folder or a Hub id")
+    items: str = option(help="Parquet, CSV or JSON-lines file with item_id and text columns, or a folder with items.*")
+    output: str = option("runs/catalog", help="folder of the catalog")
+
+
+def build_catalog(options: BuildCatalog) -> ItemCatalog:
+    """Build and save."""
+    from recbase_hf.auto import RecBaseTokenizer
+
+    tokenizer = RecBaseTokenizer.from_pretrained(options.model)
+    items = resolve_folder(options.items)
+    catalog = ItemCatalog.from_items(items, tokenizer=tokenizer)
+    catalog.save_pretrained(options.output)
+    log_catalog(catalog, Path(options.output))
+    return catalog
+
+
+def log_catalog(catalog: ItemCatalog, folder: Path) -> None:
+    """Say what the catalog holds, and which items the quantizer cannot tell apart."""
+    report = catalog.collisions()
+    logger.info(
+        "%s: %s items, %s semantic IDs; %s items share theirs (%s different texts); the largest bucket holds %d",
+        folder, f"{report.num_items:,}", f"{report.num_semantic_ids:,}", f"{report.num_colliding_items:,}",
+        f"{report.num_colliding_texts:,}", len(report.largest_bucket),
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and build."""
+    options = parse_arguments(
+        BuildCatalog, arguments, program="recbase build-catalog", description=BuildCatalog.__doc__ or ""
+    )
+    log_to_terminal()
+    build_catalog(options)
+
+
+if __name__ == "__main__":
+    main()

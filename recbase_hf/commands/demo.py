@@ -1,0 +1,108 @@
+"""`recbase demo`: the whole loop on data that every machine has, from item texts to zero-shot scores on unseen items.
+
+The model learns how installed Python packages use each other and is then shown the standard library: other items, other
+users, nothing of it seen by tokenizer or model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbase_hf.commands.options import log_to_terminal
+from recbase_hf.config import option, parse_arguments
+
+__all__ = ["Demo", "demo", "main"]
+
+logger = logging.getLogger("recbase_hf")
+
+# Some six thousand items cannot fill 1024 codes a level; few codes are shared by many items, so that the model sees
+# each often enough to learn what it means.
+TOKENIZER_FLAGS = ("--codebook-size", "64", "--max-steps-per-level", "100", "--evaluate-every", "25")
+PRETRAIN_FLAGS = ("--size", "tiny", "--epochs", "4", "--evaluate-every", "60")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train on one domain, score another that neither tokenizer nor model has seen, and show recommendations."""
+
+    data: str = option("python-api/stdlib", help="the unseen domain: a folder with items.* and interactions.*")
+    output: str = option("runs/demo", help="folder for everything that is made")
+    k: int = option(10, help="recommendations to show")
+
+
+def demo(options: Demo) -> None:
+    """Run the stages; each reuses what an earlier run left in the output folder."""
+    output = Path(options.output)
+    os.environ["RECBASE_CACHE"] = str((output / "cache").resolve())
+    from recbase_hf.commands.evaluate import Evaluate, evaluate
+    from recbase_hf.commands.options import resolve_folder
+    from recbase_hf.evaluation.results import render_table
+
+    logger.info("1/5 data: what installed packages use of each other, and the unseen domain %s", options.data)
+    resolve_folder("python-api/packages")
+    unseen = resolve_folder(options.data)
+
+    logger.info("2/5 tokenizer: texts to vectors, CL-VAE to semantic IDs")
+    _launch("recbase_hf.commands.train_tokenizer", output, output / "tokenizer", TOKENIZER_FLAGS)
+    logger.info("3/5 language model: next-token prediction on histories of semantic IDs")
+    _launch("recbase_hf.commands.pretrain", output, output / "model", PRETRAIN_FLAGS)
+
+    logger.info("4/5 zero-shot: catalog of the unseen domain, chosen against not-chosen items")
+    results, scorer, catalog, candidate_set = evaluate(
+        Evaluate(
+            model=str(output / "model"),
+            data=str(unseen),
+            output=str(output / "results" / f"{unseen.resolve().name}.json"),
+            vectors="minilm" if (unseen / "minilm_f16.npy").exists() else None,
+            unordered_events="drop",
+        )
+    )
+    catalog.save_pretrained(output / "catalog" / unseen.resolve().name)
+    print("\n" + render_table(results) + "\n")
+
+    logger.info("5/5 recommendations for one user")
+    user = next(user for user, history in enumerate(candidate_set.histories) if len(history) >= 5)
+    history = candidate_set.histories[user]
+    print(f"history of {candidate_set.users[user]} (oldest first):")
+    for row in history:
+        print(f"  {catalog.titles[row]}")
+    print(f"top {options.k} of {len(catalog):,} items (natural-log probability):")
+    for item in scorer.recommend([catalog.item_ids[row] for row in history], options.k, catalog=catalog):
+        print(f"  {item.score:8.3f}  {item.title}")
+    print(f"\neverything is in {output}")
+
+
+def _launch(module: str, output: Path, made: Path, flags: tuple[str, ...]) -> None:
+    """Run a training command under `accelerate launch`, unless its result is there."""
+    if (made / "training.json").exists():
+        logger.info("    reusing %s", made)
+        return
+    import torch
+
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    if not torch.accelerator.is_available():
+        command += ["--cpu", "--num_cpu_threads_per_process", str(os.cpu_count() or 1)]
+    command += ["-m", module, "--output", str(output), *flags]
+    logger.info("    %s", shlex.join(["accelerate", "launch", "-m", *command[command.index(module) :]]))
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise SystemExit(f"{module} ended with status {status}; run the demo again to go on from its last checkpoint")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run the demo."""
+    options = parse_arguments(Demo, arguments, program="recbase demo", description=Demo.__doc__ or "")
+    log_to_terminal()
+    demo(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""`recbase evaluate`: zero-shot figures of a model on a data set, beside baselines, as a table and a results file."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from recbase_hf.catalog import ItemCatalog
+from recbase_hf.commands.options import log_to_terminal, resolve_folder
+from recbase_hf.config import option, parse_arguments
+from recbase_hf.data.domain import Domain, ItemVectors, load_domain
+from recbase_hf.evaluation.protocol import CandidateSet, leave_last_out
+from recbase_hf.evaluation.results import render_table, write_results
+from recbase_hf.evaluation.zero_shot import evaluate_zero_shot
+from recbase_hf.files import read_json
+from recbase_hf.scoring.scorer import RecBaseScorer
+from recbase_hf.text.template import ItemTemplate
+
+__all__ = ["Evaluate", "evaluate", "main"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Rank each user's last item among random ones, by RecBase and by baselines."""
+
+    model: str = option(help="bundle: a folder or a Hub id")
+    data: str = option("python-api/stdlib", help="folder with items.* and interactions.*, or an embedded data set")
+    output: str = option("runs/evaluate/results.json", help="results file")
+    vectors: str | None = option(
+        None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding"
+    )
+    unordered_events: str = option(
+        "error",
+        help="what to do with events that lack their place in an otherwise ordered history",
+        choices=("error", "drop"),
+    )
+    num_negatives: int = option(4, help="random items beside each positive")
+    max_history: int = option(20, help="items of the history that are used, the newest")
+    max_users: int = option(5000, help="users that are evaluated, drawn at random")
+    seed: int = option(0, help="of users and negatives")
+
+
+def evaluate(options: Evaluate) -> tuple[dict[str, Any], RecBaseScorer, ItemCatalog, CandidateSet]:
+    """Evaluate and write the results file; returns its content and what it was made with."""
+    start = time.perf_counter()
+    scorer = RecBaseScorer.from_pretrained(options.model)
+    tokenizer = scorer.tokenizer
+    source = ItemVectors(
+        encoder=tokenizer.text_encoder_name,
+        revision=tokenizer.text_encoder_revision,
+        template=ItemTemplate.from_dict(tokenizer.item_template or {}),
+        precomputed=options.vectors,
+    )
+    unordered_events = cast(Literal["error", "drop"], options.unordered_events)
+    domain = load_domain(resolve_folder(options.data), source, unordered_events=unordered_events, seed=options.seed)
+    catalog = ItemCatalog.from_items(domain.items, tokenizer=tokenizer, vectors=domain.vectors)
+    candidate_set = leave_last_out(
+        domain.histories,
+        len(catalog),
+        num_negatives=options.num_negatives,
+        max_history=options.max_history,
+        max_users=options.max_users,
+        seed=options.seed,
+    )
+    figures = evaluate_zero_shot(scorer, catalog, domain.histories, candidate_set)
+    results = write_results(
+        options.output,
+        figures=figures,
+        dataset=_dataset_facts(domain),
+        protocol=candidate_set.settings,
+        model={"fingerprint": tokenizer.fingerprint, "trained_on": _trained_on(options.model)},
+        command=shlex.join(["recbase", "evaluate", *sys.argv[1:]]),
+        seconds=time.perf_counter() - start,
+    )
+    return results, scorer, catalog, candidate_set
+
+
+def _dataset_facts(domain: Domain) -> dict[str, Any]:
+    return {
+        "name": domain.name,
+        "hash": domain.hash,
+        "users": len(domain.histories),
+        "items": len(domain.items),
+        "events": len(domain.histories.items),
+    }
+
+
+def _trained_on(model: str) -> dict[str, str] | None:
+    record = Path(model) / "training.json"
+    return read_json(record)["settings"]["data"] if record.exists() else None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, evaluate and print the table."""
+    options = parse_arguments(Evaluate, arguments, program="recbase evaluate", description=Evaluate.__doc__ or "")
+    log_to_terminal()
+    results, *_ = evaluate(options)
+    print(render_table(results))
+    print(f"\nresults: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

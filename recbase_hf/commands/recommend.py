@@ -1,0 +1,39 @@
+"""`recbase recommend`: the best items of a catalog for one history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recbase_hf.catalog import ItemCatalog
+from recbase_hf.commands.options import log_to_terminal
+from recbase_hf.config import option, parse_arguments
+from recbase_hf.scoring.scorer import RecBaseScorer
+
+__all__ = ["Recommend", "main"]
+
+
+@dataclass(frozen=True)
+class Recommend:
+    """Recommend items of a catalog."""
+
+    model: str = option(help="bundle: a folder or a Hub id")
+    catalog: str = option(help="catalog folder, made by recbase build-catalog")
+    history: tuple[str, ...] = option((), help="item ids, oldest first")
+    k: int = option(10, help="how many")
+    method: str = option("catalog", help="score", choices=("catalog", "joint"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, recommend and print."""
+    options = parse_arguments(Recommend, arguments, program="recbase recommend", description=Recommend.__doc__ or "")
+    log_to_terminal()
+    scorer = RecBaseScorer.from_pretrained(options.model)
+    catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=scorer.tokenizer)
+    found = scorer.recommend(options.history, options.k, catalog=catalog, method=options.method)  # type: ignore[arg-type]
+    for item in found:
+        print(f"{item.score:9.3f}  {item.item_id}  {item.title}")
+
+
+if __name__ == "__main__":
+    main()
