@@ -103,8 +103,8 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise ValueError(
                 f"{quantizer_file or 'the quantizer'} gives fingerprint {self.fingerprint}, but the tokenizer was "
-                f"saved with {fingerprint}: {QUANTIZER_FILE}, {QUANTIZER_CONFIG_FILE} or tokenizer_config.json was changed "
-                "since; restore or download the folder again"
+                f"saved with {fingerprint}: {QUANTIZER_FILE}, {QUANTIZER_CONFIG_FILE} or tokenizer_config.json was "
+                "changed since; restore or download the folder again"
             )
 
         tokens = [str(pad_token)]

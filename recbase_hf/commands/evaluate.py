@@ -74,7 +74,7 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], RecBaseScorer, ItemCata
         dataset=_dataset_facts(domain),
         protocol=candidate_set.settings,
         model={"fingerprint": tokenizer.fingerprint, "trained_on": _trained_on(options.model)},
-        command=shlex.join(["recbase", "evaluate", *sys.argv[1:]]),
+        command=shlex.join(sys.argv),
         seconds=time.perf_counter() - start,
     )
     return results, scorer, catalog, candidate_set

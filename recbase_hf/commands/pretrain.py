@@ -39,6 +39,7 @@ class Pretrain(Pretraining, DataOptions):
     size: str = option("tiny", help="size of the model", choices=tuple(MODEL_SIZES))
     row_length: int = option(512, help="tokens a packed row")
     max_items: int = option(100, help="items a training window")
+    max_users: int = option(0, help="users of each data set, drawn at random, so that none drowns the others; 0 takes all")
     validation_share: float = option(0.05, help="of the users, held out for the validation loss")
     mixed_precision: str = option(
         "auto", help="auto is bf16 on a GPU that has it", choices=("auto", "no", "bf16", "fp16")
@@ -117,8 +118,9 @@ def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
 def _packed_rows(options: Pretrain, domains: list[Domain], tokenizer: Any) -> tuple[PackedRows, PackedRows]:
     """Rows of training users and of validation users, over all domains."""
     codes = np.concatenate([tokenizer.encode_items(domain.vectors) for domain in domains])
-    histories = _joined(domains)
-    order = np.random.default_rng(options.seed).permutation(len(histories))
+    rng = np.random.default_rng(options.seed)
+    histories = _joined(domains, options.max_users, rng)
+    order = rng.permutation(len(histories))
     held_out = max(1, int(options.validation_share * len(histories)))
     packing = {"row_length": options.row_length, "max_items": options.max_items}
     return (
@@ -127,11 +129,13 @@ def _packed_rows(options: Pretrain, domains: list[Domain], tokenizer: Any) -> tu
     )
 
 
-def _joined(domains: list[Domain]) -> Histories:
-    """The users of all domains over one numbering of their items."""
-    first_items = np.cumsum([0] + [len(domain.items) for domain in domains])
-    first_events = np.cumsum([0] + [len(domain.histories.items) for domain in domains])
+def _joined(domains: list[Domain], max_users: int, rng: np.random.Generator) -> Histories:
+    """The users of all domains, at most `max_users` each (0: all), over one numbering of their items."""
     parts = [domain.histories for domain in domains]
+    if max_users:
+        parts = [part.select(np.sort(rng.permutation(len(part))[:max_users])) for part in parts]
+    first_items = np.cumsum([0] + [len(domain.items) for domain in domains])
+    first_events = np.cumsum([0] + [len(part.items) for part in parts])
     return Histories(
         users=np.concatenate([part.users for part in parts]),
         offsets=np.concatenate(

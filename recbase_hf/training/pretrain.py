@@ -103,7 +103,8 @@ class _Trainer:
         micro_batches = training.gradient_accumulation * accelerator.num_processes
         if training.batch_rows % micro_batches:
             raise ValueError(
-                f"batch_rows {training.batch_rows} must be a multiple of {micro_batches}, gradient_accumulation x processes"
+                f"batch_rows {training.batch_rows} must be a multiple of gradient_accumulation x processes, "
+                f"{micro_batches} here"
             )
         self.rows_per_micro_batch = training.batch_rows // micro_batches
         self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
