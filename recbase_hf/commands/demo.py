@@ -40,7 +40,7 @@ class Demo:
 def demo(options: Demo) -> None:
     """Run the stages; each reuses what an earlier run left in the output folder."""
     output = Path(options.output)
-    os.environ["RECBASE_CACHE"] = str((output / "cache").resolve())
+    os.environ["RECBASE_CACHE"] = str(output.resolve())
     from recbase_hf.commands.evaluate import Evaluate, evaluate
     from recbase_hf.commands.options import resolve_folder
     from recbase_hf.evaluation.results import render_table

@@ -43,6 +43,7 @@ class TextOptions:
 
     text_encoder: str = option(DEFAULT_TEXT_ENCODER, help="sentence encoder: a Hub id or a folder")
     text_encoder_revision: str | None = option(None, help="revision of the encoder on the Hub")
+    trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
     item_fields: tuple[str, ...] = option((), help="text columns; default the column text, else all text columns")
     item_lead: str | None = option(None, help="sentence that opens every item's text")
     vectors: str | None = option(
@@ -52,7 +53,13 @@ class TextOptions:
     def item_vectors(self) -> ItemVectors:
         """Where the vectors come from."""
         template = ItemTemplate(fields=self.item_fields or None, lead=self.item_lead)
-        return ItemVectors(self.text_encoder, self.text_encoder_revision, template, self.vectors)
+        return ItemVectors(
+            encoder=self.text_encoder,
+            revision=self.text_encoder_revision,
+            template=template,
+            precomputed=self.vectors,
+            trust_remote_code=self.trust_remote_code,
+        )
 
 
 def resolve_folder(data: str) -> Path:

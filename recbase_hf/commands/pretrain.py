@@ -33,6 +33,7 @@ class Pretrain(Pretraining, DataOptions):
     tokenizer: str | None = option(
         None, help="tokenizer folder or Hub id; default OUTPUT/tokenizer, trained if missing"
     )
+    trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
     vectors: str | None = option(
         None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding"
     )
@@ -56,7 +57,13 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
 
     tokenizer = RecBaseTokenizer.from_pretrained(options.tokenizer or _own_tokenizer(options, accelerator))
     template = ItemTemplate.from_dict(tokenizer.item_template or {})
-    source = ItemVectors(tokenizer.text_encoder_name, tokenizer.text_encoder_revision, template, options.vectors)
+    source = ItemVectors(
+        encoder=tokenizer.text_encoder_name,
+        revision=tokenizer.text_encoder_revision,
+        template=template,
+        precomputed=options.vectors,
+        trust_remote_code=options.trust_remote_code,
+    )
     with accelerator.main_process_first():
         domains = load_domains(options, source, seed=options.seed)
     folder = Path(options.output) / "model"

@@ -31,12 +31,14 @@ class ItemVectors:
         template: how an item's columns become a text.
         precomputed: name of vectors that lie beside the tables (`NAME_f16.npy`, `NAME_ids.parquet`) and were made with
             that encoder and template; items without a vector are left out. None encodes the texts, with a cache.
+        trust_remote_code: whether the encoder's repository may run its own code.
     """
 
     encoder: str
     revision: str | None = None
     template: ItemTemplate = field(default_factory=ItemTemplate)
     precomputed: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,5 +100,5 @@ def _encode(folder: Path, items: datasets.Dataset, source: ItemVectors) -> np.nd
             f"{folder}: {len(empty)} of {len(texts)} items have no text, the first in row {empty[0] + 1} (item_id "
             f"{items[empty[0]]['item_id']!r}); fill its text columns in, or leave the item out"
         )
-    encoder = load_text_encoder(source.encoder, source.revision)
+    encoder = load_text_encoder(source.encoder, source.revision, trust_remote_code=source.trust_remote_code)
     return VectorCache(default_cache_folder() / "vectors").encode(texts, encoder, source.template)

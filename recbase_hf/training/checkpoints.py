@@ -6,6 +6,7 @@ The random state needs no saving, because every step seeds its generators from (
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from recbase_hf.progress import is_main_process
 
 __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
-_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+# `flatten_optimizer_state_dict` would spare us the flattening, but torch 2.13 cannot load a full state dict made so.
+_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def save_checkpoint(
@@ -41,8 +43,11 @@ def save_checkpoint(
     full_state: Any = get_state_dict(model, optimizer, options=_OPTIONS)
     weights, moments = full_state
     if is_main_process():
-        scalars = {key: value for key, value in moments.items() if not isinstance(value, torch.Tensor)}
-        arrays = {key: value.contiguous() for key, value in moments.items() if isinstance(value, torch.Tensor)}
+        arrays = {
+            f"{parameter}/{name}": value.contiguous()
+            for parameter, values in moments["state"].items()
+            for name, value in values.items()
+        }
         with atomic_folder(Path(folder) / f"step-{step:08d}") as temporary:
             # Tied weights share memory, which safetensors refuses: a copy of each costs little at this point.
             save_file(
@@ -51,7 +56,7 @@ def save_checkpoint(
             )
             save_file(arrays, temporary / "optimizer.safetensors")
             save_file(tensors or {}, temporary / "tensors.safetensors")
-            write_json(temporary / "state.json", {"step": step, "optimizer": scalars, "state": state})
+            write_json(temporary / "state.json", {"step": step, "param_groups": moments["param_groups"], "state": state})
         for old in _checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
 
@@ -64,12 +69,15 @@ def load_checkpoint(
 
     checkpoint = Path(checkpoint)
     saved = read_json(checkpoint / "state.json")
-    moments = {**saved["optimizer"], **load_file(checkpoint / "optimizer.safetensors")}
+    moments: dict[str, Any] = defaultdict(dict)
+    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+        parameter, name = key.rsplit("/", 1)
+        moments[parameter][name] = value
     set_state_dict(
         model,
         optimizer,
         model_state_dict=dict(load_file(checkpoint / "model.safetensors")),
-        optim_state_dict=moments,
+        optim_state_dict={"state": moments, "param_groups": saved["param_groups"]},
         options=_OPTIONS,
     )
     return saved["step"], saved["state"], load_file(checkpoint / "tensors.safetensors")

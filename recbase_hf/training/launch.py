@@ -15,8 +15,8 @@ def make_accelerator(
 
     Args:
         gradient_accumulation: micro-batches a step.
-        mixed_precision: `auto` is bf16 on an accelerator that has it and float32 on the CPU, where bf16 is several
-            times slower.
+        mixed_precision: `auto` is what the launcher was told, else bf16 on an accelerator that has it and float32 on
+            the CPU, where bf16 is several times slower.
         trackers: names of Accelerate's trackers (`tensorboard`, `wandb`, `trackio`, ...).
         folder: where trackers write.
 
@@ -30,6 +30,8 @@ def make_accelerator(
     on_cpu = not torch.accelerator.is_available()
     if mixed_precision == "auto":
         mixed_precision = "no" if on_cpu or not is_bf16_available() else "bf16"
+        if (launched_with := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+            mixed_precision = launched_with
     accelerator = Accelerator(
         cpu=on_cpu,
         gradient_accumulation_steps=gradient_accumulation,

@@ -278,7 +278,10 @@ class _Trainer:
 def _kmeans(points: np.ndarray, num_clusters: int, *, seed: int) -> np.ndarray:
     """(num_clusters, width) float32 centers. Where there are fewer distinct points than clusters, the points themselves
     and copies of them with a little noise, which never win a nearest-code search until training moves them."""
-    from sklearn.cluster import KMeans
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise ImportError('training a tokenizer needs scikit-learn: pip install "recbase-hf[train]"') from error
 
     distinct = np.unique(points, axis=0)
     if len(distinct) > num_clusters:

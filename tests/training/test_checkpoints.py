@@ -64,9 +64,9 @@ def test_model_optimizer_state_and_tensors_come_back(tmp_path):
 def test_saving_changes_nothing(tmp_path):
     saved, untouched = make_pair(), make_pair()
     for step in range(3):
-        save_checkpoint(tmp_path, step, *saved, {})
         train_step(*saved, step)
         train_step(*untouched, step)
+        save_checkpoint(tmp_path, step, *saved, {})
     assert same(saved[0].state_dict(), untouched[0].state_dict())
 
 
