@@ -33,7 +33,7 @@ class ZeroShot:
     codebook_size: int = option(64, help="codes a level, four levels")
     steps_per_level: int = option(150, help="steps of tokenizer training, a level")
     size: str = option("tiny", help="size of the model")
-    epochs: float = option(2.0, help="passes over the training rows")
+    epochs: float = option(1.0, help="passes over the training rows")
     max_users: int = option(2000, help="training users of each data set")
     max_items: int = option(50, help="items a training window")
     max_test_users: int = option(3000, help="users that are evaluated")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -93,17 +94,20 @@ class ClVaeModel(PreTrainedModel):
             ValueError: the checkpoint does not hold exactly this model's weights, all finite.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        # A size mismatch is let through, so that it is reported below with its name, as the others are.
+        kwargs.update(output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True)
         try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, use_safetensors=True, **kwargs
-            )
-        except RuntimeError as error:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
             raise ValueError(
-                f"{pretrained_model_name_or_path}: the weights do not fit the configuration: {error}"
+                f"the weights in {pretrained_model_name_or_path} are damaged ({error}); restore or download them again"
             ) from error
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if info.get(kind):
                 raise ValueError(f"{pretrained_model_name_or_path}: {kind.replace('_', ' ')}: {sorted(info[kind])}")
+        not_finite = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+        if not_finite:
+            raise ValueError(f"{pretrained_model_name_or_path}: NaN or infinity in {not_finite}")
         return (model, info) if wants_info else model
 
     def posterior(self, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import DynamicCache, Pipeline
 
@@ -21,7 +20,7 @@ class RecBaseScoringPipeline(Pipeline):
     Input: `{"history": items, "candidates": items}`, where items are (n, levels) codes, or texts (which needs the
     tokenizer's text encoder; all texts of a call are centered on their shared mean, as a small catalog would be).
     Output: `{"scores": [...], "ranking": [...]}`, natural-log probabilities and the candidates' positions, best first;
-    `top_k` shortens the ranking.
+    `top_k` shortens the ranking. Items of a history beyond the model's context are dropped, the oldest first.
     """
 
     _load_tokenizer = True
@@ -32,11 +31,17 @@ class RecBaseScoringPipeline(Pipeline):
     _pipeline_calls_generate = False
 
     def _sanitize_parameters(
-        self, top_k: int | None = None, candidates_per_forward: int = 256, **unknown: Any
+        self, top_k: int | None = None, candidates_per_forward: int | None = None, **unknown: Any
     ) -> tuple[dict, dict, dict]:
         if unknown:
             raise TypeError(f"recbase-scoring takes top_k and candidates_per_forward, not {sorted(unknown)}")
-        return {}, {"candidates_per_forward": candidates_per_forward}, {"top_k": top_k}
+        given = {"top_k": top_k, "candidates_per_forward": candidates_per_forward}
+        for name, number in given.items():
+            if number is not None and number < 1:
+                raise ValueError(f"recbase-scoring: {name} is {number}, it must be at least 1")
+        # What a call leaves out must stay as it was given to the constructor.
+        forward = {} if candidates_per_forward is None else {"candidates_per_forward": candidates_per_forward}
+        return {}, forward, {} if top_k is None else {"top_k": top_k}
 
     def preprocess(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         missing = {"history", "candidates"} - set(inputs)
@@ -47,11 +52,15 @@ class RecBaseScoringPipeline(Pipeline):
         history, candidates = list(inputs["history"]), list(inputs["candidates"])
         if not candidates:
             raise ValueError("recbase-scoring: candidates is empty; give at least one item")
-        items = history + candidates
-        codes = self.tokenizer.encode_items(items) if isinstance(items[0], str) else np.asarray(items)
-        layout = self.tokenizer.layout
+        items, layout = history + candidates, self.tokenizer.layout
+        are_texts = {isinstance(item, str) for item in items}
+        if len(are_texts) == 2:
+            raise ValueError("recbase-scoring: give history and candidates both as texts or both as codes, not mixed")
+        codes = self.tokenizer.encode_items(items) if are_texts == {True} else layout.checked(items)
+        max_history = (self.model.config.max_position_embeddings - 1) // layout.num_levels - 1
+        kept = codes[: len(history)][-max_history:]
         return {
-            "history": torch.from_numpy(layout.history_ids(codes[: len(history)]))[None],
+            "history": torch.from_numpy(layout.history_ids(kept))[None],
             "candidates": torch.from_numpy(layout.codes_to_ids(codes[len(history) :])),
         }
 
@@ -64,12 +73,18 @@ class RecBaseScoringPipeline(Pipeline):
         first = self.model(history, past_key_values=prefix, use_cache=True, logits_to_keep=1).logits
         scores = []
         for chunk in candidates.split(candidates_per_forward):
-            cache = DynamicCache(config=self.model.config)
-            for layer, (keys, values, *_) in enumerate(prefix):
-                cache.update(keys.expand(len(chunk), -1, -1, -1), values.expand(len(chunk), -1, -1, -1), layer)
-            logits = self.model(chunk[:, :-1], past_key_values=cache, use_cache=True).logits
-            scores.append(self._joint(torch.cat([first.expand(len(chunk), -1, -1), logits], dim=1), chunk))
+            logits = first.expand(len(chunk), -1, -1)
+            if chunk.shape[1] > 1:  # the first code's logits come from the history
+                logits = torch.cat([logits, self._continued(prefix, chunk[:, :-1])], dim=1)
+            scores.append(self._joint(logits, chunk))
         return {"scores": torch.cat(scores)}
+
+    def _continued(self, prefix: DynamicCache, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits behind each of (candidates, n) tokens, every row continuing the one history in `prefix`."""
+        cache = DynamicCache(config=self.model.config)
+        for layer, (keys, values, *_) in enumerate(prefix):
+            cache.update(keys.expand(len(tokens), -1, -1, -1), values.expand(len(tokens), -1, -1, -1), layer)
+        return self.model(tokens, past_key_values=cache, use_cache=True).logits
 
     def _joint(self, logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         layout, total = self.tokenizer.layout, torch.zeros(len(candidates), device=logits.device)

@@ -48,14 +48,14 @@ class TokenLayout:
         """Token ids (items, levels) int64 of (items, levels) codes.
 
         Raises:
-            ValueError: a code is out of range; the message names item and level.
+            ValueError: a code is no whole number or out of range (the message names item and level), or an item does
+                not have one code a level.
         """
         return 1 + self.checked(codes) + self.codebook_size * np.arange(self.num_levels)
 
     def ids_to_codes(self, ids: Any) -> np.ndarray:
         """Codes (items, levels) int64 of (items, levels) token ids; an id of another level is an error."""
-        ids = np.asarray(ids, dtype=np.int64).reshape(-1, self.num_levels)
-        return self.checked(ids - 1 - self.codebook_size * np.arange(self.num_levels))
+        return self.checked(self._one_row_an_item(ids) - 1 - self.codebook_size * np.arange(self.num_levels))
 
     def history_ids(self, codes: Any) -> np.ndarray:
         """`<bos>` and the ids of (items, levels) codes, oldest item first: (1 + items * levels,) int64."""
@@ -63,7 +63,7 @@ class TokenLayout:
 
     def checked(self, codes: Any) -> np.ndarray:
         """The codes as (items, levels) int64, each in range."""
-        codes = np.asarray(codes, dtype=np.int64).reshape(-1, self.num_levels)
+        codes = self._one_row_an_item(codes)
         wrong = np.argwhere((codes < 0) | (codes >= self.codebook_size))
         if len(wrong):
             row, level = wrong[0]
@@ -71,3 +71,19 @@ class TokenLayout:
                 f"item {row}, level {level}: code {codes[row, level]} is not between 0 and {self.codebook_size - 1}"
             )
         return codes
+
+    def _one_row_an_item(self, numbers: Any) -> np.ndarray:
+        """(items, levels) int64; a flat row of several items is cut into them."""
+        try:
+            numbers = np.asarray(numbers)
+        except ValueError as error:
+            raise ValueError(f"an item has {self.num_levels} codes, got items of different lengths") from error
+        if numbers.size == 0:
+            return np.zeros((0, self.num_levels), dtype=np.int64)
+        if numbers.dtype.kind not in "iu":
+            raise ValueError(
+                f"codes and ids are whole numbers, got {numbers.dtype}; encode_items turns vectors into codes"
+            )
+        if numbers.shape[-1] != self.num_levels and (numbers.ndim > 1 or numbers.size % self.num_levels):
+            raise ValueError(f"an item has {self.num_levels} codes, got an array of shape {numbers.shape}")
+        return numbers.astype(np.int64).reshape(-1, self.num_levels)

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,9 +69,6 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         "quantizer_config_file": QUANTIZER_CONFIG_FILE,
     }
     model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
-
-    # Set by the recbase_hf package when it is imported: (encoder name, revision) -> object with `encode(texts)`.
-    text_encoder_loader: ClassVar[Callable[[str, str | None], Any] | None] = None
 
     def __init__(
         self,
@@ -203,14 +201,19 @@ class RecBaseTokenizer(PreTrainedTokenizer):
 
         Raises:
             ValueError: the tokenizer names no encoder, or the encoder's width differs from the quantizer's.
+            TypeError: `texts` is one string.
             ImportError: the recbase_hf package, which loads encoders, is not there.
         """
+        if isinstance(texts, str):
+            raise TypeError("texts is a single string; give a list of texts, one an item")
         if self.attached_text_encoder is None:
             if self.text_encoder_name is None:
                 raise ValueError(
                     "this tokenizer names no text encoder: pass vectors, or set `tokenizer.attached_text_encoder`"
                 )
-            loader = type(self).text_encoder_loader
+            # Looked up, not imported: this module also runs where the package is not installed, and the copy of it
+            # that travels with a checkpoint is used beside the package.
+            loader = getattr(sys.modules.get("recbase_hf"), "load_text_encoder", None)
             if loader is None:
                 raise ImportError(
                     f"encoding texts with {self.text_encoder_name} needs the recbase_hf package "
@@ -235,8 +238,14 @@ class RecBaseTokenizer(PreTrainedTokenizer):
             items: texts, or vectors as the text encoder gives them (not centered).
             mean: the mean to subtract; default the (shrunk) mean of these items, which is right for a whole catalog.
                 To add items to a catalog, pass the catalog's.
+
+        Raises:
+            ValueError: the vectors have another width than the quantizer takes, or hold NaN or infinity.
         """
         vectors = items if isinstance(items, np.ndarray) else self.encode_texts(items)
+        width = self.quantizer.config.input_dim
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise ValueError(f"the quantizer takes vectors of shape (items, {width}), got {vectors.shape}")
         mean = self.catalog_mean(vectors) if mean is None else mean
         device = self.quantizer.codebooks.device
         return self.quantizer.encode(torch.from_numpy(center(vectors, mean)).to(device)).cpu().numpy()

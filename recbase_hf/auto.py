@@ -13,7 +13,6 @@ from recbase_hf.modeling.configuration_clvae import ClVaeConfig
 from recbase_hf.modeling.modeling_clvae import ClVaeModel
 from recbase_hf.modeling.pipeline_recbase import RecBaseScoringPipeline
 from recbase_hf.modeling.tokenization_recbase import RecBaseTokenizer
-from recbase_hf.text.encoder import load_text_encoder
 
 __all__ = ["ClVaeConfig", "ClVaeModel", "RecBaseScoringPipeline", "RecBaseTokenizer"]
 
@@ -31,4 +30,3 @@ AutoTokenizer.register(_TokenizerMarkerConfig, tokenizer_class=RecBaseTokenizer,
 PIPELINE_REGISTRY.register_pipeline(
     "recbase-scoring", pipeline_class=RecBaseScoringPipeline, pt_model=AutoModelForCausalLM, type="text"
 )
-RecBaseTokenizer.text_encoder_loader = load_text_encoder

@@ -23,12 +23,15 @@ def save_bundle(
         tokenizer: the `RecBaseTokenizer`.
         card: content of the `README.md`.
         record: how the model was trained, for `training.json`.
+
+    Raises:
+        FileExistsError: the folder holds something else than a bundle.
     """
     from recbase_hf.auto import RecBaseScoringPipeline
 
     model.config.recbase = {"format_version": FORMAT_VERSION, "fingerprint": tokenizer.fingerprint}
     model.config.use_cache = True
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, replaces="quantizer_config.json") as temporary:
         RecBaseScoringPipeline(model=model, tokenizer=tokenizer, task="recbase-scoring").save_pretrained(temporary)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -49,25 +52,34 @@ def load_bundle(
     Raises:
         FileNotFoundError: a local folder lacks a part of the bundle.
         FingerprintMismatchError: language model and tokenizer come from different bundles.
-        ValueError: a file is damaged.
+        OSError: there is no such folder or repository, or it cannot be reached.
+        ValueError: not a RecBase bundle, or a file is damaged.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from recbase_hf.auto import RecBaseTokenizer
 
     if Path(name_or_path).is_dir():
         _require_files(Path(name_or_path))
+    recorded = getattr(AutoConfig.from_pretrained(name_or_path, **hub), "recbase", None)
+    if not recorded:
+        raise ValueError(f"{name_or_path} is not a RecBase bundle: its config.json has no `recbase` block")
+    if recorded["format_version"] > FORMAT_VERSION:
+        raise ValueError(f"{name_or_path} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
+    tokenizer = RecBaseTokenizer.from_pretrained(name_or_path, **hub)
+    require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
     if dtype is None:
         dtype = torch.float32 if device == "cpu" else "auto"
-    tokenizer = RecBaseTokenizer.from_pretrained(name_or_path, **hub)
+    # Pickled weights are never read; a size mismatch is let through to be reported by name, as missing weights are.
+    options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            name_or_path, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **hub
+            name_or_path, dtype=dtype, attn_implementation="sdpa", **options, **hub
         )
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
@@ -78,12 +90,6 @@ def load_bundle(
             raise ValueError(
                 f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}"
             )
-    recorded = getattr(model.config, "recbase", None)
-    if recorded is None:
-        raise ValueError(f"{name_or_path} is not a RecBase bundle: its config.json has no `recbase` block")
-    if recorded["format_version"] > FORMAT_VERSION:
-        raise ValueError(f"{name_or_path} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
-    require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
     return model.to(device).eval(), tokenizer
 
 

@@ -168,12 +168,16 @@ class ItemCatalog:
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the catalog into a folder of its own: Parquet, safetensors and JSON, whole or not at all."""
+        """Write the catalog into a folder of its own: Parquet, safetensors and JSON, whole or not at all.
+
+        Raises:
+            FileExistsError: the folder holds something else than a catalog.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
         from safetensors.numpy import save_file
 
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, replaces="catalog.json") as temporary:
             columns = {"item_id": self.item_ids, "title": self.titles, "text": self.texts}
             codes = pa.FixedSizeListArray.from_arrays(pa.array(self.codes.ravel(), pa.int32()), self.codes.shape[1])
             pq.write_table(pa.table({**columns, "codes": codes}), temporary / "items.parquet")
@@ -208,31 +212,39 @@ class ItemCatalog:
         for name in ("catalog.json", "items.parquet", "vectors.safetensors"):
             if not (folder / name).exists():
                 raise FileNotFoundError(f"{folder} is not a catalog: {name} is missing; write one with save_pretrained")
-        facts = read_json(folder / "catalog.json")
-        if facts["format_version"] > FORMAT_VERSION:
-            raise DataError(f"{folder} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
-        if tokenizer is not None:
-            require_same_fingerprint(tokenizer=tokenizer.fingerprint, catalog=facts["fingerprint"])
         try:
-            table = pq.read_table(folder / "items.parquet")
-            arrays = load_file(folder / "vectors.safetensors")
-        except (pa.ArrowInvalid, SafetensorError, OSError) as error:
-            raise DataError(f"the catalog in {folder} is damaged ({error}); build it again") from error
-        if not len(table) == len(arrays["vectors"]) == facts["num_items"]:
-            raise DataError(
-                f"{folder}: items.parquet has {len(table)} items, vectors.safetensors {len(arrays['vectors'])}, "
-                f"catalog.json {facts['num_items']}; they do not belong together: build the catalog again"
+            facts = read_json(folder / "catalog.json")
+            if facts["format_version"] > FORMAT_VERSION:
+                raise DataError(f"{folder} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
+            codebook_size, fingerprint, num_items = (
+                facts[name] for name in ("codebook_size", "fingerprint", "num_items")
             )
-        codes = table["codes"].combine_chunks()
+            table = pq.read_table(folder / "items.parquet")
+            columns = {name: table[name].to_pylist() for name in ("item_id", "title", "text")}
+            codes = np.asarray(table["codes"].combine_chunks().flatten(), dtype=np.int64)
+            arrays = load_file(folder / "vectors.safetensors")
+            vectors, mean = arrays["vectors"], arrays["mean"]
+        except DataError:
+            raise
+        except (pa.ArrowException, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"the catalog in {folder} is damaged ({error}); build it again") from error
+        if tokenizer is not None:
+            require_same_fingerprint(tokenizer=tokenizer.fingerprint, catalog=fingerprint)
+        if not len(table) == len(vectors) == num_items or mean.shape != vectors.shape[1:]:
+            raise DataError(
+                f"{folder}: items.parquet has {len(table)} items, vectors.safetensors {len(vectors)}, catalog.json "
+                f"{num_items} (vectors {vectors.shape}, mean {mean.shape}); they do not belong together: "
+                "build the catalog again"
+            )
         return cls(
-            item_ids=table["item_id"].to_pylist(),
-            titles=table["title"].to_pylist(),
-            texts=table["text"].to_pylist(),
-            codes=np.asarray(codes.flatten(), dtype=np.int64).reshape(len(table), -1),
-            vectors=arrays["vectors"],
-            mean=arrays["mean"],
-            codebook_size=facts["codebook_size"],
-            fingerprint=facts["fingerprint"],
+            item_ids=columns["item_id"],
+            titles=columns["title"],
+            texts=columns["text"],
+            codes=codes.reshape(num_items, -1),
+            vectors=vectors,
+            mean=mean,
+            codebook_size=codebook_size,
+            fingerprint=fingerprint,
         )
 
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         module.main(rest)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
-    except (ValueError, LookupError, OSError, ArithmeticError) as error:
+    except (ValueError, LookupError, OSError, ArithmeticError, ImportError) as error:
         sys.exit(f"recbase {command}: {error}")
 
 

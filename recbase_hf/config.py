@@ -7,9 +7,9 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 __all__ = ["option", "parse_arguments", "part_of"]
 
@@ -34,7 +34,7 @@ def parse_arguments(kind: type[T], arguments: Sequence[str] | None, *, program: 
     >>> parse_arguments(Greeting, ["--loud"], program="greet", description="")
     Greeting(name='world', loud=True)
     """
-    parser = argparse.ArgumentParser(program, description=description, allow_abbrev=False)
+    parser = _Parser(program, description=description, allow_abbrev=False)
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with values for the options below; flags win over it"
     )
@@ -42,10 +42,12 @@ def parse_arguments(kind: type[T], arguments: Sequence[str] | None, *, program: 
     fields: tuple[dataclasses.Field, ...] = dataclasses.fields(kind)  # type: ignore[arg-type]
     for field in fields:
         _add_flag(parser, field, hints[field.name])
-    given = vars(parser.parse_args(arguments))
-    path = given.pop("config")
-    values = _read_yaml(path, [field.name for field in fields], parser) if path else {}
-    values.update({name: value for name, value in given.items() if value is not None})
+    values = _parse(parser, arguments)
+    path = values.pop("config", None)
+    if path:
+        parser.place = f"{path}: "
+        values = {**_parse(parser, _read_yaml(path, hints, parser)), **values}
+        parser.place = ""
     for field in fields:
         if field.default is dataclasses.MISSING and field.name not in values:
             parser.error(f"--{field.name.replace('_', '-')} is needed: {field.metadata['help']}")
@@ -60,6 +62,28 @@ def parse_arguments(kind: type[T], arguments: Sequence[str] | None, *, program: 
 def part_of(options: Any, kind: type[T]) -> T:
     """The `kind` within an options object that inherits from several dataclasses."""
     return kind(**{field.name: getattr(options, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+class _Parser(argparse.ArgumentParser):
+    place = ""
+    """What error messages start with: the file that is being read."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(self.place + message)
+
+
+def _parse(parser: _Parser, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """The options that were given; an unknown one is reported with the nearest right one."""
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        parser.error(f"unknown option {unknown[0]}" + _suggestion(unknown[0].split("=")[0], flags))
+    return {name: value for name, value in vars(given).items() if value is not None}
+
+
+def _suggestion(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
@@ -91,17 +115,27 @@ def _plain_type(hint: Any) -> Any:
     return hint
 
 
-def _read_yaml(path: str, names: list[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
+def _read_yaml(path: str, hints: dict[str, Any], parser: _Parser) -> list[str]:
+    """The values of a YAML file as flags, so that they go through the same conversions and checks."""
     import yaml
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        parser.error(f"--config {path} cannot be read: {error}")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        parser.error(f"cannot be read: {error}")
     if not isinstance(values, dict):
-        parser.error(f"--config {path} must hold `name: value` lines")
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            parser.error(f"{path}: unknown option {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return values
+        parser.error("a configuration must hold `name: value` lines")
+    flags = []
+    for name, value in values.items():
+        if name not in hints:
+            parser.error(f"unknown option {name}" + _suggestion(str(name), hints))
+        flag = str(name).replace("_", "-")
+        if hints[name] is bool and value is not None:
+            if not isinstance(value, bool):
+                parser.error(f"{name} is {value!r}; it must be true or false")
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)]
+        elif value is not None:
+            flags.append(f"--{flag}={value}")
+    return flags

@@ -37,14 +37,20 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, replaces: str | None = None) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; put it in the place of `path` if the block succeeds.
+
+    All that an existing `path` holds goes. With `replaces`, the name of a file, only a folder that holds this file, or
+    nothing, is replaced, so that nobody's other work goes with it.
 
     A folder cannot be renamed onto a folder that holds files, so the old one is moved aside first and deleted last:
     at every moment the old or the new content exists whole. A crash between the two renames leaves the old content
     as `.NAME.previous`, which the next call puts back.
+
+    Raises:
+        FileExistsError: `path` is a file, the current folder, or holds something else than what may be replaced.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link must go on pointing at its folder
     path.parent.mkdir(parents=True, exist_ok=True)
     previous = path.with_name(f".{path.name}.previous")
     if previous.exists():
@@ -52,6 +58,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(previous)
         else:
             previous.rename(path)
+    _require_replaceable(path, replaces)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -66,6 +73,19 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_replaceable(path: Path, replaces: str | None) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"{path} is a file; choose another name for the folder to be written")
+    if path in (Path.cwd(), *Path.cwd().parents):
+        raise FileExistsError(f"{path} is or holds the current folder and cannot be replaced; name a folder inside it")
+    if replaces is not None and not (path / replaces).exists() and any(path.iterdir()):
+        raise FileExistsError(
+            f"{path} holds other files (there is no {replaces}), which would be lost; choose a new or an empty folder"
+        )
 
 
 def _allow_reading(path: Path) -> None:
@@ -86,7 +106,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as indented JSON , keys in the order given, atomically."""
+    """Write `content` as indented JSON, keys in the order given, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -127,6 +127,7 @@ def _packed_rows(options: Pretrain, domains: list[Domain], tokenizer: Any) -> tu
     codes = np.concatenate([tokenizer.encode_items(domain.vectors) for domain in domains])
     rng = np.random.default_rng(options.seed)
     histories = _joined(domains, options.max_users, rng)
+    histories = histories.select(np.flatnonzero(histories.lengths >= 2))  # one item alone has nothing to predict it
     order = rng.permutation(len(histories))
     held_out = max(1, int(options.validation_share * len(histories)))
     packing = {"row_length": options.row_length, "max_items": options.max_items}

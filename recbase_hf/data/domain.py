@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from recbase_hf.data.histories import Histories, build_histories
-from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items, read_vectors
+from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
+from recbase_hf.data.vectors import read_vectors
 from recbase_hf.errors import DataError
 from recbase_hf.text.encoder import load_text_encoder
 from recbase_hf.text.template import ItemTemplate

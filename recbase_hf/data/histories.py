@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbase_hf.data.tables import TableSource, read_interactions
+from recbase_hf.data.table_sources import TableSource
+from recbase_hf.data.tables import read_interactions
 from recbase_hf.errors import DataError, UnknownItemError
 
 __all__ = ["Histories", "build_histories"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +89,8 @@ def build_histories(
     interactions: a table as `read_interactions` returns it, or anything that it reads.
     item_ids: ids of the item table, in its order; the histories hold positions in it.
     min_length: users with fewer events (after everything below) are left out.
-    unknown_items: what to do with events of items that are not in `item_ids`.
-    unordered_events: what to do with events without a place in time when others have one.
+    unknown_items: what to do with events of items that are not in `item_ids`; a drop is logged with their number.
+    unordered_events: the same for events without a place in time when others have one.
     seed: for the shuffle of events that have no known order.
 
     Events with label 0 are left out; events without a label count as positive. Within a user, events are sorted by
@@ -147,6 +151,7 @@ def _known_items(
             f"interactions, row {row + 1}: item {table['item_id'][row].as_py()!r} is not in the item table "
             f"({unknown.sum()} events with such items); add the items, or drop the events with unknown_items='drop'"
         )
+    _log_dropped(unknown, "their item is not in the item table (unknown_items='drop')")
     return rows[~unknown], positions[~unknown]
 
 
@@ -166,7 +171,13 @@ def _timed(column: pa.ChunkedArray, rows: np.ndarray, name: str, *, drop: bool) 
             f"interactions, row {rows[np.argmin(timed)] + 1}, column {name!r}: missing, as in {(~timed).sum()} events, "
             "while others have one; fill it in, remove the column, or drop the events with unordered_events='drop'"
         )
+    _log_dropped(~timed, f"they have no value in the column {name!r} (unordered_events='drop')")
     return timed
+
+
+def _log_dropped(dropped: np.ndarray, reason: str) -> None:
+    if dropped.any():
+        logger.warning("dropped %d of %d events: %s", dropped.sum(), len(dropped), reason)
 
 
 def _sorted_users(user_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.baselines import mean_cosine_scores, popularity_scores, random_scores, similarity_scores
+from recbase_hf.evaluation.figures import Figures, measure
 from recbase_hf.evaluation.protocol import CandidateSet
-from recbase_hf.evaluation.results import Figures, measure
 from recbase_hf.progress import progress
 
 if TYPE_CHECKING:

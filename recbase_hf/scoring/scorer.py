@@ -40,6 +40,7 @@ class RecBaseScorer:
 
     Raises:
         ValueError: the model's vocabulary is smaller than the tokenizer's, or the strategy is unknown.
+        FingerprintMismatchError: the model comes from a bundle with another tokenizer.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, strategy: Strategy = "tree") -> None:
@@ -50,6 +51,9 @@ class RecBaseScorer:
             )
         if strategy not in _STRATEGIES:
             raise ValueError(f"strategy is {strategy!r}; it must be one of {', '.join(_STRATEGIES)}")
+        recorded = getattr(model.config, "recbase", None)
+        if recorded is not None:
+            require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
         self.model = model
         self.tokenizer = tokenizer
         self.strategy = strategy

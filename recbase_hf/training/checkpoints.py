@@ -5,6 +5,7 @@ The random state needs no saving, because every step seeds its generators from (
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -29,13 +30,15 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     *,
+    settings: dict[str, Any] | None = None,
     keep: int = 2,
     tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `folder/step-00000042` whole or not at all, then drop all but the `keep` newest. Call on every process.
 
     Args:
-        state: JSON content to come back as it is (data position, configuration, history).
+        state: JSON content to come back as it is (data position, history).
+        settings: JSON content that a resuming run must agree with.
         tensors: further tensors to come back, the same on every process.
     """
     from safetensors.torch import save_file
@@ -56,19 +59,33 @@ def save_checkpoint(
             )
             save_file(arrays, temporary / "optimizer.safetensors")
             save_file(tensors or {}, temporary / "tensors.safetensors")
-            write_json(temporary / "state.json", {"step": step, "param_groups": moments["param_groups"], "state": state})
+            facts = {"step": step, "settings": settings, "param_groups": moments["param_groups"], "state": state}
+            write_json(temporary / "state.json", facts)
         for old in _checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
 
 
 def load_checkpoint(
-    checkpoint: str | Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    checkpoint: str | Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    settings: dict[str, Any] | None = None,
 ) -> tuple[int, dict[str, Any], dict[str, torch.Tensor]]:
-    """Restore model and optimizer in place; returns (step, state, tensors) as saved."""
+    """Restore model and optimizer in place; returns (step, state, tensors) as saved.
+
+    Raises:
+        ValueError: saved with other `settings`; model and optimizer are as they were.
+    """
     from safetensors.torch import load_file
 
     checkpoint = Path(checkpoint)
     saved = read_json(checkpoint / "state.json")
+    if saved["settings"] != json.loads(json.dumps(settings)):
+        raise ValueError(
+            f"{checkpoint} is of a training with other settings; "
+            f"use another output folder, or delete {checkpoint.parent}"
+        )
     moments: dict[str, Any] = defaultdict(dict)
     for key, value in load_file(checkpoint / "optimizer.safetensors").items():
         parameter, name = key.rsplit("/", 1)

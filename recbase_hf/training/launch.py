@@ -25,7 +25,7 @@ def make_accelerator(
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import is_bf16_available
+    from accelerate.utils import GradientAccumulationPlugin, is_bf16_available
 
     on_cpu = not torch.accelerator.is_available()
     if mixed_precision == "auto":
@@ -34,7 +34,8 @@ def make_accelerator(
             mixed_precision = launched_with
     accelerator = Accelerator(
         cpu=on_cpu,
-        gradient_accumulation_steps=gradient_accumulation,
+        # The last step of a run takes as many micro-batches as the others.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(gradient_accumulation, sync_with_dataloader=False),
         mixed_precision=mixed_precision,
         log_with=list(trackers) or None,
         project_dir=folder,

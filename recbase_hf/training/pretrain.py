@@ -6,6 +6,7 @@ run equals an uninterrupted one, and two processes equal one at the same global 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -67,7 +69,7 @@ def train_language_model(
         validation: rows of other users, for the loss a level.
         layout: of the tokens.
         training: how.
-        accelerator: made with `gradient_accumulation_steps` of `training`.
+        accelerator: from `make_accelerator`, with `gradient_accumulation` of `training`.
         folder: for checkpoints and log; an interrupted run that finds its checkpoint there goes on from it.
 
     Raises:
@@ -112,7 +114,7 @@ class _Trainer:
         self.settings = {
             "training": asdict(training),
             "model": model.config.to_diff_dict(),
-            "rows": [len(train), train.num_targets],
+            "rows": hashlib.sha256(np.ascontiguousarray(train.input_ids).data).hexdigest(),
         }
         model.train()
         optimizer = torch.optim.AdamW(_parameter_groups(model, training.weight_decay), betas=(0.9, 0.95))
@@ -139,8 +141,9 @@ class _Trainer:
     def _step(self, step: int, micro_batches: Iterator[list[Tensor]]) -> float:
         """One optimizer step; returns the mean loss over all its targets, on whichever process they were."""
         accumulation, processes = self.training.gradient_accumulation, self.accelerator.num_processes
-        torch.manual_seed(hash((self.training.seed, step, self.accelerator.process_index)))
         batches = [next(micro_batches) for _ in range(accumulation)]
+        # After the first fetch, which draws a random number for the loader.
+        torch.manual_seed(hash((self.training.seed, step, self.accelerator.process_index)))
         targets = torch.stack([(labels != IGNORED).sum() for _, _, labels in batches]).sum()
         targets = self.accelerator.reduce(targets, reduction="sum")
         for group in self.optimizer.param_groups:
@@ -217,26 +220,22 @@ class _Trainer:
             logger.info(
                 "step %d: %s", step, " ".join(f"{key} {value:.4f}" for key, value in entry.items() if key != "step")
             )
-            self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
 
     def _save(self, step: int) -> None:
-        state = {"settings": self.settings, "log": self.log}
-        save_checkpoint(self.folder / "checkpoints", step, self.model, self.optimizer.optimizer, state)
+        folder, state = self.folder / "checkpoints", {"log": self.log}
+        save_checkpoint(folder, step, self.model, self.optimizer.optimizer, state, settings=self.settings)
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
-        if checkpoint is None:
-            return 0
-        step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer)
-        if state["settings"] != json.loads(json.dumps(self.settings)):
-            raise ValueError(
-                f"{checkpoint} is of a training with other settings; use another output folder or delete it"
-            )
-        self.log = state["log"]
-        if self.accelerator.is_main_process:
+        step = 0
+        if checkpoint is not None:
+            step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self.settings)
+            self.log = state["log"]
             logger.info("resumed from %s", checkpoint)
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(entry) + "\n" for entry in self.log)
             (self.folder / "log.jsonl").write_text(text, encoding="utf-8")  # entries after the checkpoint come again
         return step

@@ -8,6 +8,7 @@ gradient; none of that is repeated here.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -160,8 +161,10 @@ class _Trainer:
         while self.curriculum.level < inner.config.num_levels:
             if step == self.curriculum.opened_at:
                 self._open_level()
+            (batch,) = next(batches)
+            # After the first fetch, which draws a random number for the loader.
             torch.manual_seed(hash((training.seed, step, self.accelerator.process_index)))
-            self._step(next(batches)[0], step)
+            self._step(batch, step)
             step += 1
             bar.update()
             if step % training.evaluate_every == 0:
@@ -195,7 +198,8 @@ class _Trainer:
         warm_up = min(1.0, (step - self.curriculum.opened_at + 1) / 20)
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate * warm_up
-        self.accelerator.backward(self.model(batch).loss)
+        # `backward` divides by the micro-batches of the accelerator's steps; here every batch is a step.
+        self.accelerator.backward(self.model(batch).loss * self.accelerator.gradient_accumulation_steps)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -211,6 +215,9 @@ class _Trainer:
         with torch.no_grad():
             self.inner.codebooks[level] = book
         self._forget_moments(level, torch.arange(config.codebook_size))
+        if config.freeze_earlier_levels:
+            for earlier in range(level):  # which momentum would go on moving
+                self._forget_moments(earlier, torch.arange(config.codebook_size))
 
     def _evaluate(self) -> int:
         """Record validation loss and code use of the newest level; give unused codes of all levels new places."""
@@ -253,21 +260,18 @@ class _Trainer:
 
     def _settings(self) -> dict[str, Any]:
         settings = {key: value for key, value in self.inner.config.to_dict().items() if not key.startswith("_")}
-        return {"config": settings, "training": asdict(self.training), "items": len(self.vectors)}
+        vectors = hashlib.sha256(self.vectors.numpy().data).hexdigest()
+        return {"config": settings, "training": asdict(self.training), "vectors": vectors}
 
     def _save(self, checkpoints: str | Path, step: int) -> None:
-        state = {"settings": self._settings(), "curriculum": asdict(self.curriculum)}
-        save_checkpoint(checkpoints, step, self.model, self.optimizer.optimizer, state)
+        state = {"curriculum": asdict(self.curriculum)}
+        save_checkpoint(checkpoints, step, self.model, self.optimizer.optimizer, state, settings=self._settings())
 
     def _resume(self, checkpoints: str | Path | None) -> int:
         checkpoint = latest_checkpoint(checkpoints) if checkpoints is not None else None
         if checkpoint is None:
             return 0
-        step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer)
-        if state["settings"] != self._settings():
-            raise ValueError(
-                f"{checkpoint} is of a training with other settings; use another output folder or delete it"
-            )
+        step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self._settings())
         curriculum = state["curriculum"]
         curriculum["evaluations"] = [tuple(pair) for pair in curriculum["evaluations"]]
         self.curriculum = _Curriculum(**curriculum)

@@ -113,6 +113,19 @@ def test_unknown_items_are_named_or_dropped() -> None:
     assert as_dict(build_histories(rows, ITEM_IDS, unknown_items="drop")) == {"u": [0, 1]}
 
 
+def test_dropped_events_are_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    rows: Rows = [{**row, "order": 1} for row in events(3)]
+    build_histories(rows, ITEM_IDS, unknown_items="drop", unordered_events="drop")
+    assert caplog.messages == []
+    rows[1]["order"] = None
+    rows += [{"user_id": "u", "item_id": "nowhere", "order": 2}]
+    build_histories(rows, ITEM_IDS, unknown_items="drop", unordered_events="drop")
+    assert caplog.messages == [
+        "dropped 1 of 4 events: their item is not in the item table (unknown_items='drop')",
+        "dropped 1 of 3 events: they have no value in the column 'order' (unordered_events='drop')",
+    ]
+
+
 @pytest.mark.parametrize("column", ["order", "timestamp"])
 def test_events_without_a_place_in_time_are_named_or_dropped(column: str) -> None:
     rows: Rows = [{**row, column: 1} for row in events(3)]

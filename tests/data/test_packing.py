@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from recbase_hf.modeling.token_layout import TokenLayout
 
 from conftest import make_model
 from recbase_hf.data.histories import Histories
 from recbase_hf.data.packing import IGNORED, PackedRows, pack_histories
-from recbase_hf.modeling.token_layout import TokenLayout
 
 LAYOUT = TokenLayout(num_levels=2, codebook_size=8)
 ITEMS = 20
@@ -24,7 +24,8 @@ lists_of_items = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=15), max_
 def as_histories(lists: list[list[int]]) -> Histories:
     lengths = [len(items) for items in lists]
     users = np.array([f"user-{user}" for user in range(len(lists))], dtype=object)
-    return Histories(users, np.concatenate([[0], np.cumsum(lengths)]).astype(int), np.array(sum(lists, []), dtype=int))
+    items = np.array([item for items in lists for item in items], dtype=int)
+    return Histories(users, np.concatenate([[0], np.cumsum(lengths)]).astype(int), items)
 
 
 def pack(lists: list[list[int]], **options: int) -> PackedRows:
@@ -55,7 +56,9 @@ def test_every_window_is_packed_exactly_once_and_in_order(lists, max_items, min_
             wanted[tokens(window)] += len(window) >= min_items
     assume(wanted.total())
     rows = pack(lists, max_items=max_items, min_items=min_items)
-    packed = Counter(tuple(rows.input_ids[row, at].tolist()) for row in range(len(rows)) for at in windows_of_row(rows, row))
+    packed = Counter(
+        tuple(rows.input_ids[row, at].tolist()) for row in range(len(rows)) for at in windows_of_row(rows, row)
+    )
     assert packed == +wanted
 
 
@@ -76,7 +79,9 @@ def test_positions_restart_and_labels_stay_within_the_user(lists, row_length):
             assert rows.position_ids[row, at].tolist() == list(range(len(ids)))
             expected_labels[at.start : at.stop - 1] = ids[1:]
             targets += len(ids) - 1
-        assert rows.position_ids[row, end:].tolist() == list(range(row_length - end)), "padding is a document of its own"
+        assert rows.position_ids[row, end:].tolist() == list(range(row_length - end)), (
+            "padding is a document of its own"
+        )
         assert rows.labels[row].tolist() == expected_labels.tolist()
     assert rows.num_targets == targets
     assert rows.efficiency == pytest.approx((rows.input_ids != LAYOUT.pad).sum() / rows.input_ids.size)

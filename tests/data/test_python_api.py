@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbase_hf.data import python_api
-from recbase_hf.data.python_api import ItemText, build_python_api, extract_domain, filter_histories
+from recbase_hf.data.python_api import build_python_api, extract_domain, filter_histories
+from recbase_hf.data.python_source import ItemText
 from recbase_hf.errors import DataError
 
 Uses: TypeAlias = Callable[[str], list[str]]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items, read_vectors
+from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
 from recbase_hf.errors import DataError
 
 Rows = list[dict[str, Any]]
@@ -232,44 +231,3 @@ def test_missing_and_ambiguous_files_are_named(tmp_path: Path) -> None:
         read_items(tmp_path)
     with pytest.raises(TypeError, match="one split of a dataset"):
         read_items(datasets.DatasetDict())
-
-
-def write_vectors(folder: Path, vectors: Any, vector_ids: list[str]) -> Path:
-    np.save(folder / "minilm_f16.npy", np.asarray(vectors, np.float16))
-    pq.write_table(pa.table({"item_id": vector_ids}), folder / "minilm_ids.parquet")
-    return folder
-
-
-def test_vectors_come_in_the_order_of_the_items(tmp_path: Path) -> None:
-    write_vectors(tmp_path, [[1, 2], [3, 4]], ["c", "a"])
-    rows, vectors = read_vectors(tmp_path, ["a", "b", "c"])
-    assert rows.tolist() == [0, 2]
-    assert vectors.tolist() == [[3, 4], [1, 2]]
-    assert [str(rows.dtype), str(vectors.dtype)] == ["int64", "float32"]
-
-
-@pytest.mark.parametrize(
-    ("vectors", "vector_ids", "message"),
-    [
-        ([[1.0]], ["a", "b"], "has 1 vectors but .* has 2 ids"),
-        ([[1.0], [np.nan]], ["a", "b"], "row 2: the vector of 'b' holds NaN"),
-        ([[1.0], [2.0]], ["a", "z"], "row 2, column 'item_id': 'z' is not in the item table"),
-        ([[1.0], [2.0]], ["a", "a"], "row 2, column 'item_id': 'a' stands in row 1"),
-        ([1.0, 2.0], ["a", "b"], "shape"),
-    ],
-)
-def test_faulty_vectors_are_named(tmp_path: Path, vectors: Any, vector_ids: list[str], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_vectors(write_vectors(tmp_path, vectors, vector_ids), ["a", "b"])
-
-
-def test_missing_broken_and_pickled_vectors_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"minilm_f16.npy"):
-        read_vectors(tmp_path, ["a"])
-    for content in (b"\x93NUMPY", b"not numpy"):
-        (tmp_path / "minilm_f16.npy").write_bytes(content)
-        with pytest.raises(DataError, match=r"minilm_f16.npy cannot be read"):
-            read_vectors(tmp_path, ["a"])
-    np.save(tmp_path / "minilm_f16.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"minilm_f16.npy cannot be read"):
-        read_vectors(tmp_path, ["a"])

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbase_hf.evaluation import metrics
+from recbase_hf.evaluation.intervals import bootstrap_auc_interval
 
 Ranking = tuple[int, ...]
 
@@ -73,16 +74,11 @@ def test_values_are_expectations_over_every_order_of_ties(pairs: list[tuple[int,
         assert metrics.hit_rate_at_k(labels, scores, users, k) == pytest.approx(expected(naive_hit_rate, k), abs=1e-12)
 
 
-def random_table(n: int = 300, users: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 2, n)
-    scores = np.round(0.5 * labels + random.normal(size=n), 1)
-    return labels, scores, random.integers(0, users, n)
-
-
 def test_agrees_with_scikit_learn() -> None:
     sklearn_metrics = pytest.importorskip("sklearn.metrics")
-    labels, scores, users = random_table()
+    random = np.random.default_rng(0)
+    labels, users = random.integers(0, 2, 300), random.integers(0, 20, 300)
+    scores = np.round(0.5 * labels + random.normal(size=300), 1)
     assert metrics.auc(labels, scores) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
     scored, areas = metrics.user_auc(labels, scores, users)
     ranked, gains = metrics.user_ndcg_at_k(labels, scores, users, 5)
@@ -141,7 +137,7 @@ def all_values(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> lis
     values += [metrics.ndcg_at_k(labels, scores, users, 3), metrics.recall_at_k(labels, scores, users, 3)]
     values += [metrics.hit_rate_at_k(labels, scores, users, 2)]
     if 0 < labels.sum() < len(labels):
-        values += [metrics.auc(labels, scores), *metrics.bootstrap_auc_interval(labels, scores, users, samples=5)]
+        values += [metrics.auc(labels, scores), *bootstrap_auc_interval(labels, scores, users, samples=5)]
     return values
 
 
@@ -170,56 +166,6 @@ def test_infinite_scores_rank_and_tie_like_any_other() -> None:
     assert metrics.auc([1, 0], [-math.inf, -math.inf]) == 0.5
 
 
-def test_interval_contains_the_mean_shrinks_with_users_and_repeats() -> None:
-    random = np.random.default_rng(0)
-    widths = []
-    for users in (30, 300, 3000):
-        values = random.random(users)
-        low, high = metrics.bootstrap_interval(values, samples=200)
-        assert low < values.mean() < high
-        widths.append(high - low)
-    assert widths[0] > 2 * widths[1] > 4 * widths[2]
-    assert metrics.bootstrap_interval(values, samples=200) == (low, high)
-    assert metrics.bootstrap_interval(values, samples=200, seed=1) != (low, high)
-    narrow = metrics.bootstrap_interval(values, samples=200, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_interval_of_independent_values_matches_theory() -> None:
-    values = np.random.default_rng(1).normal(size=400)
-    low, high = metrics.bootstrap_interval(values, samples=2000)
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-
-
-def test_interval_of_nobody_is_nan() -> None:
-    assert all(math.isnan(bound) for bound in metrics.bootstrap_interval([]))
-
-
-def test_auc_interval_contains_the_auc_shrinks_with_users_and_repeats() -> None:
-    widths = []
-    for users in (20, 500):
-        table = random_table(n=10 * users, users=users)
-        low, high = metrics.bootstrap_auc_interval(*table, samples=200)
-        assert low < metrics.auc(*table[:2]) < high
-        widths.append(high - low)
-    assert widths[0] > 2 * widths[1]
-    assert metrics.bootstrap_auc_interval(*table, samples=200) == (low, high)
-    assert metrics.bootstrap_auc_interval(*table, samples=200, seed=1) != (low, high)
-
-
-def test_auc_interval_equals_auc_of_repeated_rows() -> None:
-    labels, scores, users = random_table(n=40, users=5)
-    drawn = np.random.default_rng(7).integers(5, size=5)
-    repeated = np.concatenate([np.flatnonzero(users == user) for user in drawn])
-    low, high = metrics.bootstrap_auc_interval(labels, scores, users, samples=1, seed=7)
-    assert low == high == pytest.approx(metrics.auc(labels[repeated], scores[repeated]), abs=1e-12)
-
-
-def test_auc_interval_leaves_out_resamples_of_one_class() -> None:
-    low, high = metrics.bootstrap_auc_interval([1, 0], [0.9, 0.1], ["a", "b"], samples=50)
-    assert (low, high) == (1.0, 1.0)
-
-
 @pytest.mark.parametrize(
     ("labels", "scores", "users", "message"),
     [
@@ -233,7 +179,7 @@ def test_auc_interval_leaves_out_resamples_of_one_class() -> None:
     ],
 )
 def test_bad_columns_are_refused_with_the_first_row(labels: list, scores: list, users: list, message: str) -> None:
-    for metric in (metrics.gauc, metrics.mrr, metrics.bootstrap_auc_interval):
+    for metric in (metrics.gauc, metrics.mrr, bootstrap_auc_interval):
         with pytest.raises(ValueError, match=message):
             metric(labels, scores, users)
 
@@ -243,12 +189,6 @@ def test_bad_arguments_are_refused() -> None:
         metrics.auc([1, 1, 1], [0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="k is 0"):
         metrics.recall_at_k([1], [0.5], [0], 0)
-    with pytest.raises(ValueError, match="confidence is 95"):
-        metrics.bootstrap_interval([0.5], confidence=95)
-    with pytest.raises(ValueError, match="samples is 0"):
-        metrics.bootstrap_interval([0.5], samples=0)
-    with pytest.raises(ValueError, match="values row 0 is nan"):
-        metrics.bootstrap_interval([math.nan])
 
 
 def test_importing_the_metrics_does_not_import_evaluate() -> None:

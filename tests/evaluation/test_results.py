@@ -12,8 +12,9 @@ from recbase_hf import RecBaseScorer
 from recbase_hf.data.histories import Histories
 from recbase_hf.errors import DataError
 from recbase_hf.evaluation import metrics
+from recbase_hf.evaluation.figures import Figures, measure
 from recbase_hf.evaluation.protocol import CandidateSet, leave_last_out
-from recbase_hf.evaluation.results import Figures, measure, read_results, render_table, write_results
+from recbase_hf.evaluation.results import read_results, render_table, write_results
 from recbase_hf.evaluation.zero_shot import evaluate_zero_shot
 
 

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 import torch
+from recbase_hf.modeling.token_layout import TokenLayout
 from torch import nn
 
 from conftest import make_model
-from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.training import checkpoints
 from recbase_hf.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 

@@ -4,89 +4,37 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import make_model
-from recbase_hf.data.histories import Histories
-from recbase_hf.data.packing import IGNORED, PackedRows, pack_histories
-from recbase_hf.modeling.token_layout import TokenLayout
-from recbase_hf.training.pretrain import Pretraining, level_losses, train_language_model
-
-LAYOUT = TokenLayout(num_levels=2, codebook_size=4)
-ITEMS = 8
-CODES = np.array([[item // 2 % 4, item % 4] for item in range(ITEMS)])
-
-
-def make_rows(users: int, seed: int) -> PackedRows:
-    """Users who buy one item after the other, in windows of different lengths: rows differ in their targets."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(2, 8, users)
-    items = np.concatenate([(rng.integers(ITEMS) + np.arange(length)) % ITEMS for length in lengths])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    histories = Histories(np.arange(users).astype(str).astype(object), offsets, items)
-    return pack_histories(histories, CODES, LAYOUT, row_length=17, max_items=8)
-
-
-TRAIN, VALIDATION = make_rows(60, seed=0), make_rows(12, seed=1)
-
-
-def make_training(**changes) -> Pretraining:
-    """Nine steps, over the border of an epoch; most checkpoints and log entries do not fall together."""
-    epochs = 9 * 8 / len(TRAIN)
-    defaults = {"epochs": epochs, "batch_rows": 8, "evaluate_every": 2, "save_every": 3, "learning_rate": 1e-2}
-    return Pretraining(**{**defaults, **changes})
-
-
-def make_small_model(**options):
-    return make_model(LAYOUT, initializer_range=0.02, num_hidden_layers=1, **options)
-
-
-def train(folder: Path, accelerator, training: Pretraining | None = None, *, model=None, rows: PackedRows = TRAIN):
-    """Train a (new) small model; returns it and the log."""
-    model = model or make_small_model(attention_dropout=0.1)
-    training = training or make_training()
-    return model, train_language_model(model, rows, VALIDATION, LAYOUT, training, accelerator=accelerator, folder=folder)
-
-
-def interrupt_after(model, forwards: int) -> None:
-    """Ctrl-C in the middle of the training forward after so many."""
-
-    def count(module, _inputs):
-        count.left -= module.training
-        if count.left < 0:
-            raise KeyboardInterrupt
-
-    count.left = forwards
-    model.register_forward_pre_hook(count)
-
-
-def assert_same_weights(left, right, atol: float = 0.0) -> None:
-    for (name, one), other in zip(left.named_parameters(), right.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def unequal(rows: PackedRows) -> bool:
-    return len(set((rows.labels != IGNORED).sum(axis=1).tolist())) > 1
-
+from recbase_hf.data.packing import IGNORED
+from recbase_hf.training.launch import make_accelerator
+from recbase_hf.training.pretrain import level_losses
+from training.small_runs import (
+    CODES,
+    LAYOUT,
+    STEPS,
+    TRAIN,
+    VALIDATION,
+    assert_same_weights,
+    make_rows,
+    make_small_model,
+    make_training,
+    train,
+)
 
 # ---- learning ----------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_falls_on_unseen_users(tmp_path, new_accelerator):
-    training = make_training(epochs=12, evaluate_every=10)
-    _, log = train(tmp_path, new_accelerator(), training)
+    _, log = train(tmp_path, new_accelerator(), make_training(epochs=12, evaluate_every=10))
+    assert log[-1]["step"] == math.ceil(12 * len(TRAIN) / 8)
     assert log[0]["validation_loss"] > 1.0
     assert log[-1]["validation_loss"] < 0.75 * log[0]["validation_loss"]
     assert log[-1]["train_loss"] < 0.75 * log[0]["train_loss"]
-    assert log[-1]["step"] == math.ceil(12 * len(TRAIN) / 8)
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == log
 
 
@@ -95,7 +43,7 @@ def test_validation_loss_is_that_of_each_user_alone(tmp_path, new_accelerator):
     losses = []
     for row in VALIDATION.input_ids:
         starts = [*np.flatnonzero(row == LAYOUT.bos), int((row != LAYOUT.pad).sum())]
-        for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        for start, stop in pairwise(starts):
             ids = torch.from_numpy(row[start:stop]).long()[None]
             with torch.no_grad():
                 logits = model.eval()(input_ids=ids).logits[0, :-1]
@@ -118,11 +66,34 @@ def test_level_losses_are_sums_of_cross_entropy_over_the_targets_of_each_level()
     assert int(counts.sum()) == VALIDATION.num_targets
 
 
+def test_a_loss_that_is_no_number_names_the_last_checkpoint_and_leaves_it(tmp_path, new_accelerator):
+    model = make_small_model()
+    calls = iter(range(1_000))
+
+    def spoil(module, _inputs, output):
+        if module.training and next(calls) == 4:
+            output.logits = output.logits * math.nan
+        return output
+
+    model.register_forward_hook(spoil)
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 5; .*step-00000003.*learning_rate"):
+        train(tmp_path, new_accelerator(), model=model)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_a_loss_that_is_no_number_from_the_start_has_no_checkpoint_to_name(tmp_path, new_accelerator):
+    model = make_small_model()
+    model.lm_head.weight.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"nan at step 1; .*none yet"):
+        train(tmp_path, new_accelerator(), model=model)
+
+
 # ---- how a batch is split up -------------------------------------------------------------------------------------
 
 
 def test_gradient_accumulation_does_not_change_the_training(tmp_path, new_accelerator):
-    assert unequal(TRAIN), "otherwise a mean of means would pass"
+    targets_of_rows = (TRAIN.labels != IGNORED).sum(axis=1)
+    assert len(set(targets_of_rows.tolist())) > 1, "otherwise a mean of means would pass"
     runs = {}
     for accumulation in (1, 2, 4):
         accelerator = new_accelerator(gradient_accumulation=accumulation)
@@ -136,7 +107,7 @@ def test_gradient_accumulation_does_not_change_the_training(tmp_path, new_accele
 
 def test_batch_rows_that_cannot_be_split_up_are_refused(tmp_path, new_accelerator):
     training = make_training(gradient_accumulation=3)
-    with pytest.raises(ValueError, match=r"batch_rows 8 must be a multiple of gradient_accumulation x processes = 3"):
+    with pytest.raises(ValueError, match=r"batch_rows 8 must be a multiple of gradient_accumulation x processes, 3"):
         train(tmp_path, new_accelerator(gradient_accumulation=3), training)
 
 
@@ -146,29 +117,24 @@ def test_batch_rows_that_cannot_be_split_up_are_refused(tmp_path, new_accelerato
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """An uninterrupted run: folder, model and log."""
-    from recbase_hf.training.launch import make_accelerator
-
     folder = tmp_path_factory.mktemp("straight")
     return folder, *train(folder, make_accelerator())
 
 
 @pytest.mark.parametrize(
-    ("interruptions", "why"),
+    "interruptions",
     [
-        ([1], "before the first checkpoint, and before anything is logged"),
-        ([2], "before the first checkpoint, with an entry in the log already"),
-        ([5], "in the middle of an epoch, with an entry in the log after the checkpoint"),
-        ([7, 2], "twice"),
-        ([9], "not at all"),
+        pytest.param([], id="not at all"),
+        pytest.param([1], id="before the first checkpoint"),
+        pytest.param([2], id="before the first checkpoint with an entry in the log already"),
+        pytest.param([5], id="mid-epoch with an entry in the log after the checkpoint"),
+        pytest.param([7, 2], id="twice"),
     ],
 )
-def test_a_resumed_run_equals_a_straight_one(tmp_path, new_accelerator, straight, interruptions, why):
+def test_a_resumed_run_equals_a_straight_one(tmp_path, new_accelerator, straight, interruptions):
     for forwards in interruptions:
-        model = make_small_model(attention_dropout=0.1)
-        interrupt_after(model, forwards)
-        if forwards < 9:
-            with pytest.raises(KeyboardInterrupt):
-                train(tmp_path, new_accelerator(), model=model)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, new_accelerator(), interrupt_after=forwards)
     model, log = train(tmp_path, new_accelerator())
     straight_folder, straight_model, straight_log = straight
     assert_same_weights(model, straight_model)
@@ -176,38 +142,27 @@ def test_a_resumed_run_equals_a_straight_one(tmp_path, new_accelerator, straight
     assert (tmp_path / "log.jsonl").read_text() == (straight_folder / "log.jsonl").read_text()
 
 
-def test_a_run_interrupted_within_a_step_of_micro_batches_equals_a_straight_one(tmp_path, new_accelerator):
-    models = {}
-    for name, interruption in (("straight", None), ("resumed", 7)):  # the second micro-batch of the fourth step
-        training = make_training(gradient_accumulation=2)
-        if interruption:
-            model = make_small_model(attention_dropout=0.1)
-            interrupt_after(model, interruption)
-            with pytest.raises(KeyboardInterrupt):
-                train(tmp_path / name, new_accelerator(gradient_accumulation=2), training, model=model)
-        models[name], _ = train(tmp_path / name, new_accelerator(gradient_accumulation=2), training)
-    assert_same_weights(models["straight"], models["resumed"])
+def test_a_run_interrupted_between_micro_batches_equals_a_straight_one(tmp_path, new_accelerator):
+    training = make_training(gradient_accumulation=2)
+    straight_model, _ = train(tmp_path / "straight", new_accelerator(gradient_accumulation=2), training)
+    accelerator = new_accelerator(gradient_accumulation=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "resumed", accelerator, training, interrupt_after=9)  # the second half of step 5
+    model, _ = train(tmp_path / "resumed", new_accelerator(gradient_accumulation=2), training)
+    assert_same_weights(model, straight_model)
 
 
 def test_dropout_is_on_in_training(straight, tmp_path, new_accelerator):
     without, _ = train(tmp_path, new_accelerator(), model=make_small_model())
-    assert any(not torch.equal(*pair) for pair in zip(without.parameters(), straight[1].parameters(), strict=True))
+    assert not torch.equal(without.lm_head.weight, straight[1].lm_head.weight)
 
 
 def test_a_finished_run_is_not_trained_again(straight, new_accelerator):
     folder, straight_model, straight_log = straight
-    model = make_small_model(attention_dropout=0.1)
-    interrupt_after(model, 0)
-    _, log = train(folder, new_accelerator(), model=model)
+    model, log = train(folder, new_accelerator(), interrupt_after=0)
     assert log == straight_log
+    assert log[-1]["step"] == STEPS
     assert_same_weights(model, straight_model)
-
-
-def another_order() -> PackedRows:
-    """Rows of the same shape and number of targets, but other codes, as another tokenizer would give."""
-    ids = np.where(TRAIN.input_ids == 1, 2, np.where(TRAIN.input_ids == 2, 1, TRAIN.input_ids))
-    labels = np.where(TRAIN.labels == 1, 2, np.where(TRAIN.labels == 2, 1, TRAIN.labels))
-    return PackedRows(ids, TRAIN.position_ids, labels)
 
 
 @pytest.mark.parametrize("differing", ["training", "model", "rows"])
@@ -215,29 +170,11 @@ def test_a_checkpoint_of_other_settings_is_refused(straight, new_accelerator, di
     changes = {
         "training": {"training": make_training(learning_rate=1e-3)},
         "model": {"model": make_small_model(hidden_size=16, attention_dropout=0.1)},
-        "rows": {"rows": another_order()},
+        "rows": {"rows": make_rows(60, seed=0, codes=CODES[::-1])},
     }
-    with pytest.raises(ValueError, match=r"step-00000009 is of a training with other settings"):
+    assert changes["rows"]["rows"].num_targets == TRAIN.num_targets, "as if another tokenizer had been trained"
+    with pytest.raises(
+        ValueError, match=r"step-00000009 is of a training with other settings; .* delete .*checkpoints"
+    ):
         train(straight[0], new_accelerator(), **changes[differing])
-
-
-def test_a_loss_that_is_no_number_names_the_last_checkpoint_and_leaves_it(tmp_path, new_accelerator):
-    model = make_small_model()
-    calls = iter(range(1_000))
-
-    def spoil(module, _inputs, output):
-        if module.training and next(calls) == 4:
-            output.logits = output.logits * math.nan
-        return output
-
-    model.register_forward_hook(spoil)
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step 5; .* step-00000003|step-00000003.*learning_rate"):
-        train(tmp_path, new_accelerator(), model=model)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
-
-
-def test_a_loss_that_is_no_number_from_the_start_has_no_checkpoint_to_name(tmp_path, new_accelerator):
-    model = make_small_model()
-    model.lm_head.weight.data.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match=r"nan at step 1; .*none yet"):
-        train(tmp_path, new_accelerator(), model=model)
+    assert (straight[0] / "log.jsonl").read_text(), "the log of the other training stays"

@@ -1,0 +1,59 @@
+"""Reads sentence vectors that were computed earlier and lie beside the tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recbase_hf.data.tables import read_items
+from recbase_hf.errors import DataError
+
+__all__ = ["read_vectors"]
+
+
+def read_vectors(
+    folder: str | os.PathLike[str], item_ids: Sequence[str], name: str = "minilm"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read `<name>_f16.npy`, (n, d) floating, and `<name>_ids.parquet`, whose column `item_id` names its rows.
+
+    Returns `rows`, the positions in `item_ids` that have a vector, (n,) int64 ascending, and `vectors`, (n, d) float32.
+
+    Raises `FileNotFoundError` if a file is missing, and `DataError` if there is no vector, the counts differ, a vector
+    is not finite, or an id is missing, repeated or not in `item_ids`.
+    """
+    vectors_path, ids_path = Path(folder) / f"{name}_f16.npy", Path(folder) / f"{name}_ids.parquet"
+    vectors = _read_matrix(vectors_path)
+    ids = read_items(ids_path)["item_id"][:]
+    if len(ids) != len(vectors):
+        raise DataError(f"{vectors_path} has {len(vectors)} vectors but {ids_path} has {len(ids)} ids; make both again")
+    row_of_item = {item: row for row, item in enumerate(item_ids)}
+    rows = np.array([row_of_item.get(item, -1) for item in ids], dtype=np.int64)
+    if rows.min() < 0:
+        first = int(np.argmax(rows < 0))
+        raise DataError(
+            f"{ids_path}, row {first + 1}, column 'item_id': {ids[first]!r} is not in the item table; "
+            "add the item, or make the vectors again for this table"
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise DataError(
+            f"{vectors_path}, row {first + 1}: the vector of {ids[first]!r} holds NaN or infinity; make it again"
+        )
+    order = np.argsort(rows)
+    return rows[order], vectors[order].astype(np.float32)
+
+
+def _read_matrix(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; looked for vectors computed earlier")
+    try:
+        matrix = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); it may be truncated: make it again") from error
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise DataError(f"{path} is {matrix.dtype} of shape {matrix.shape}; give floating numbers, one row an item")
+    return matrix

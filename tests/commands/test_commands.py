@@ -1,0 +1,351 @@
+"""The whole loop as a user types it: tokenizer, model, catalog, recommendations, evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+
+from conftest import HashEncoder, make_items
+from recbase_hf import ItemCatalog, RecBaseScorer, RecBaseTokenizer
+from recbase_hf import cli as command_line
+from recbase_hf.commands import pretrain as pretrain_command
+from recbase_hf.commands import train_tokenizer as tokenizer_command
+from recbase_hf.commands.train_tokenizer import TrainTokenizer
+
+LEVELS = 2
+TOKENIZER_FLAGS = [
+    *("--num-levels", str(LEVELS), "--codebook-size", "8", "--latent-dim", "4", "--hidden-dims", "16"),
+    *("--batch-size", "16", "--max-steps-per-level", "10", "--evaluate-every", "5"),
+]
+MODEL_FLAGS = ["--row-length", "33", "--max-items", "8", "--epochs", "1", "--batch-rows", "8", "--evaluate-every", "5"]
+
+
+def recbase(*arguments: str | Path) -> None:
+    """What `recbase ...` does, in a process that has not used Accelerate yet."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    command_line.main([str(argument) for argument in arguments])
+
+
+def error_of(*arguments: str | Path) -> str:
+    """The message with which a command ends; it must be one line, and the status not 0."""
+    with pytest.raises(SystemExit) as end:
+        recbase(*arguments)
+    message = end.value.code
+    assert isinstance(message, str), "a string is printed on standard error and gives status 1"
+    assert "\n" not in message
+    return message
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_domain(folder: Path, lengths: list[int], *, num_items: int = 30, seed: int = 0) -> Path:
+    """Two tables: items with titles, and a user with so many events for each of `lengths`."""
+    folder.mkdir()
+    items = make_items(num_items)
+    write_table(folder / "items.csv", items)
+    rng = np.random.default_rng(seed)
+    events = [
+        {"user_id": f"user-{user}", "item_id": items[item]["item_id"], "timestamp": place}
+        for user, length in enumerate(lengths)
+        for place, item in enumerate(rng.permutation(num_items)[:length])
+    ]
+    write_table(folder / "interactions.csv", events)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hash_encoder(tmp_path_factory):
+    """No sentence encoder is loaded, the cache is a fresh folder, and accelerators are forgotten afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECBASE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for name in ("recbase_hf.data.domain.load_text_encoder", "recbase_hf.load_text_encoder"):
+            patch.setattr(name, lambda *_args, **_options: HashEncoder(), raising=False)
+        yield
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory) -> Path:
+    return write_domain(tmp_path_factory.mktemp("data") / "toys", [2 + user % 7 for user in range(60)])
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory) -> Path:
+    return write_domain(tmp_path_factory.mktemp("data") / "unseen", [5] * 20, num_items=45, seed=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, toys, unseen) -> Path:
+    """A folder with tokenizer, model and catalog, by the commands."""
+    output = tmp_path_factory.mktemp("runs")
+    recbase("train-tokenizer", "--data", toys, "--output", output, *TOKENIZER_FLAGS)
+    recbase("pretrain", "--data", toys, "--output", output, *MODEL_FLAGS)
+    recbase("build-catalog", "--model", output / "model", "--items", unseen, "--output", output / "catalog")
+    return output
+
+
+def forbid_training(monkeypatch) -> None:
+    def refuse(*_args, **_options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(tokenizer_command, "train_quantizer", refuse)
+    monkeypatch.setattr(pretrain_command, "train_language_model", refuse)
+
+
+# ---- what comes out ----------------------------------------------------------------------------------------------
+
+
+def test_the_tokenizer_comes_with_the_record_of_its_training(made):
+    tokenizer = RecBaseTokenizer.from_pretrained(made / "tokenizer")
+    assert (tokenizer.layout.num_levels, tokenizer.layout.codebook_size) == (LEVELS, 8)
+    record = json.loads((made / "tokenizer" / "training.json").read_text())
+    assert record["settings"]["codebook_size"] == 8
+    assert list(record["settings"]["data"]) == ["toys"]
+    assert [level["level"] for level in record["levels"]] == [0, 1]
+
+
+def test_the_model_is_a_whole_bundle_that_matches_the_tokenizer(made):
+    scorer = RecBaseScorer.from_pretrained(made / "model")
+    assert scorer.tokenizer.fingerprint == RecBaseTokenizer.from_pretrained(made / "tokenizer").fingerprint
+    record = json.loads((made / "model" / "training.json").read_text())
+    assert record["settings"]["tokenizer"] == scorer.tokenizer.fingerprint
+    assert record["log"][-1]["validation_loss"] > 0
+    card = (made / "model" / "README.md").read_text()
+    assert "| toys | 30 | 60 |" in card
+    assert f"{record['log'][-1]['validation_loss']:.3f}" in card
+    lines = (made / "training" / "model" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == record["log"]
+
+
+def test_no_pickle_is_written(made):
+    endings = {path.suffix for path in made.rglob("*") if path.is_file()}
+    assert endings <= {".json", ".jsonl", ".jinja", ".safetensors", ".parquet", ".py", ".md"}
+
+
+def test_the_catalog_holds_the_items_of_the_unseen_domain(made):
+    tokenizer = RecBaseTokenizer.from_pretrained(made / "model")
+    catalog = ItemCatalog.from_pretrained(made / "catalog", tokenizer=tokenizer)
+    assert catalog.item_ids == [item["item_id"] for item in make_items(45)]
+
+
+def test_recommend_prints_a_line_for_each_item(made, capsys):
+    flags = ["--model", made / "model", "--catalog", made / "catalog", "--k", "4"]
+    capsys.readouterr()
+    recbase("recommend", *flags, "--history", "item-3", "item-5")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    scores, item_ids = zip(*((float(line.split()[0]), line.split()[1]) for line in lines), strict=True)
+    assert list(scores) == sorted(scores, reverse=True)
+    assert not {"item-3", "item-5"} & set(item_ids), "what the user has is not recommended again"
+
+    recbase("recommend", *flags, "--method", "joint")
+    assert len(capsys.readouterr().out.splitlines()) == 4, "a user without history gets recommendations too"
+
+
+def test_evaluate_writes_results_and_prints_their_table(made, unseen, tmp_path, capsys, monkeypatch):
+    flags = ["--model", made / "model", "--data", unseen, "--output", tmp_path / "deep" / "results.json"]
+    monkeypatch.setattr(sys, "argv", ["recbase", "evaluate", *map(str, flags)])
+    capsys.readouterr()
+    recbase("evaluate", *flags, "--num-negatives", "3", "--max-users", "15")
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "deep" / "results.json").read_text())
+    assert results["dataset"]["name"] == "unseen"
+    assert (results["dataset"]["users"], results["dataset"]["items"], results["dataset"]["events"]) == (20, 45, 100)
+    assert (results["protocol"]["num_users"], results["protocol"]["num_candidates"]) == (15, 4)
+    assert results["model"]["trained_on"].keys() == {"toys"}
+    assert results["command"].startswith("recbase evaluate --model")
+    names = [figures["name"] for figures in results["figures"]]
+    assert len(names) >= 4, "RecBase and baselines"
+    for name in names:
+        assert name in printed
+    assert str(tmp_path / "deep" / "results.json") in printed
+
+
+# ---- going on, reusing, refusing ---------------------------------------------------------------------------------
+
+
+def test_pretrain_trains_a_tokenizer_of_its_own_where_there_is_none(toys, tmp_path, monkeypatch):
+    small = partial(TrainTokenizer, num_levels=2, codebook_size=4, latent_dim=4, hidden_dims=(8,))
+    small = partial(small, batch_size=16, max_steps_per_level=5, evaluate_every=5)
+    monkeypatch.setattr(pretrain_command, "TrainTokenizer", small)
+    recbase("pretrain", "--data", toys, "--output", tmp_path, "--seed", "3", *MODEL_FLAGS)
+    settings = json.loads((tmp_path / "tokenizer" / "training.json").read_text())["settings"]
+    assert (settings["seed"], settings["codebook_size"]) == (3, 4)
+    fingerprint = RecBaseTokenizer.from_pretrained(tmp_path / "tokenizer").fingerprint
+    assert RecBaseScorer.from_pretrained(tmp_path / "model").tokenizer.fingerprint == fingerprint
+
+
+def test_running_again_reuses_what_is_there(made, toys, monkeypatch):
+    forbid_training(monkeypatch)
+    recbase("train-tokenizer", "--data", toys, "--output", made, *TOKENIZER_FLAGS)
+    recbase("pretrain", "--data", toys, "--output", made, *MODEL_FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "named"),
+    [
+        ("train-tokenizer", ["--latent-dim", "8"], "tokenizer made with other settings (latent_dim)"),
+        ("train-tokenizer", ["--seed", "1", "--item-lead", "Toy."], "other settings (item_lead, seed)"),
+        ("pretrain", ["--learning-rate", "0.5"], "model made with other settings (learning_rate)"),
+    ],
+)
+def test_running_again_with_other_settings_is_refused_and_names_them(made, toys, monkeypatch, command, change, named):
+    forbid_training(monkeypatch)
+    flags = TOKENIZER_FLAGS if command == "train-tokenizer" else MODEL_FLAGS
+    assert named in error_of(command, "--data", toys, "--output", made, *flags, *change)
+
+
+def test_running_again_on_changed_data_is_refused(made, toys, tmp_path, monkeypatch):
+    forbid_training(monkeypatch)
+    changed = write_domain(tmp_path / "toys", [3] * 20)
+    message = error_of("train-tokenizer", "--data", changed, "--output", made, *TOKENIZER_FLAGS)
+    assert "other settings (data)" in message
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_does(made, toys, tmp_path, monkeypatch):
+    from transformers import Qwen2ForCausalLM
+
+    flags = ["--data", toys, "--tokenizer", made / "tokenizer", "--output", tmp_path, *MODEL_FLAGS, "--save-every", "1"]
+    forward, calls = Qwen2ForCausalLM.forward, iter(range(10_000))
+
+    def interrupted(model, *args, **options):
+        if model.training and next(calls) == 2:
+            raise KeyboardInterrupt
+        return forward(model, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Qwen2ForCausalLM, "forward", interrupted)
+        assert "goes on from the last checkpoint" in error_of("pretrain", *flags)
+    assert not (tmp_path / "model").exists()
+    recbase("pretrain", *flags)
+    straight, resumed = (json.loads((folder / "model" / "training.json").read_text()) for folder in (made, tmp_path))
+    assert resumed["log"] == straight["log"]
+
+
+def test_several_data_sets_train_one_model(made, toys, unseen, tmp_path):
+    recbase("pretrain", "--data", toys, unseen, "--tokenizer", made / "tokenizer", "--output", tmp_path, *MODEL_FLAGS)
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert list(record["settings"]["data"]) == ["toys", "unseen"]
+
+
+def test_users_with_a_single_event_are_no_hindrance(made, tmp_path):
+    few = write_domain(tmp_path / "few", [1] * 30 + [4] * 4)
+    recbase("pretrain", "--data", few, "--tokenizer", made / "tokenizer", "--output", tmp_path, *MODEL_FLAGS)
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert np.isfinite(record["log"][-1]["validation_loss"])
+
+    none = write_domain(tmp_path / "none", [1] * 30)
+    flags = ["--tokenizer", made / "tokenizer", "--output", tmp_path / "out", *MODEL_FLAGS]
+    assert "nothing to learn from" in error_of("pretrain", "--data", none, *flags)
+
+
+# ---- configuration files -----------------------------------------------------------------------------------------
+
+
+def test_a_configuration_file_gives_values_and_flags_win_over_it(toys, tmp_path):
+    values = {"data": [str(toys)], "num_levels": 2, "codebook_size": 8, "latent_dim": 4, "hidden_dims": [16]}
+    values |= {"batch_size": 16, "max_steps_per_level": 5, "evaluate_every": 5, "seed": 1, "learning_rate": "1e-3"}
+    lines = [f"{name}: {json.dumps(value)}" for name, value in values.items()]
+    (tmp_path / "tokenizer.yaml").write_text("\n".join(lines).replace('"1e-3"', "1e-3"))  # a string to YAML
+    recbase("train-tokenizer", "--config", tmp_path / "tokenizer.yaml", "--seed", "2", "--output", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "tokenizer" / "training.json").read_text())["settings"]
+    assert (settings["seed"], settings["hidden_dims"], settings["learning_rate"]) == (2, [16], 1e-3)
+
+
+def test_a_misspelt_key_of_a_configuration_file_is_refused_with_the_right_one(tmp_path, capsys):
+    (tmp_path / "wrong.yaml").write_text("codebok_size: 8\n")
+    with pytest.raises(SystemExit) as end:
+        recbase("train-tokenizer", "--config", tmp_path / "wrong.yaml")
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert "codebok_size" in message
+    assert "did you mean codebook_size" in message.replace("'", "")
+
+
+# ---- help and errors ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [name for name in command_line.COMMANDS if name != "env"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        recbase(command, "--help")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: recbase {command}" in shown
+    assert "--config" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(arguments, capsys):
+    recbase(*arguments)
+    shown = capsys.readouterr().out
+    assert all(f"  {command} " in shown for command in command_line.COMMANDS)
+
+
+def test_version_and_environment_are_shown(capsys):
+    recbase("--version")
+    assert capsys.readouterr().out.startswith("recbase-hf ")
+    recbase("env")
+    shown = capsys.readouterr().out
+    assert "torch " in shown
+    assert "threads" in shown
+
+
+def test_an_unknown_command_is_refused():
+    with pytest.raises(SystemExit) as end:
+        recbase("trane")
+    assert str(end.value.code).startswith("recbase: unknown command 'trane'")
+
+
+def test_a_missing_flag_is_named(capsys):
+    with pytest.raises(SystemExit) as end:
+        recbase("evaluate")
+    assert end.value.code == 2
+    assert "--model is needed" in capsys.readouterr().err
+
+
+def test_errors_end_in_one_line(made, toys, unseen, tmp_path):
+    model = ["--model", made / "model"]
+    assert "item-99" in error_of("recommend", *model, "--catalog", made / "catalog", "--history", "item-99")
+    assert "nowhere" in error_of("recommend", *model, "--catalog", tmp_path / "nowhere")
+    assert "nowhere" in error_of("evaluate", *model, "--data", tmp_path / "nowhere")
+    assert "python-api/else" in error_of("evaluate", *model, "--data", "python-api/else")
+    vectors = ["--vectors", "no_such", "--output", tmp_path / "results.json"]
+    assert "no_such" in error_of("evaluate", *model, "--data", unseen, *vectors)
+    small_rows = ["--row-length", "5", "--tokenizer", made / "tokenizer", "--output", tmp_path]
+    assert "lower max_items" in error_of("pretrain", "--data", toys, *small_rows)
+
+    broken = write_domain(tmp_path / "broken", [3] * 5)
+    (broken / "items.csv").write_text("item_id,title\na,same\na,same\n")
+    assert "items.csv" in error_of("build-catalog", *model, "--items", broken, "--output", tmp_path / "catalog")
+    assert not (tmp_path / "catalog").exists()
+
+
+def test_an_item_without_text_is_named(made, tmp_path):
+    folder = write_domain(tmp_path / "silent", [3] * 5)
+    write_table(folder / "items.csv", [{"item_id": f"item-{i}", "title": "" if i == 7 else "hat"} for i in range(30)])
+    message = error_of("train-tokenizer", "--data", folder, "--output", tmp_path / "out", *TOKENIZER_FLAGS)
+    assert "item-7" in message
+
+
+def test_a_missing_optional_package_ends_in_one_line(made, unseen, tmp_path, monkeypatch):
+    def missing(*_args, **_options):
+        raise ImportError('install it with: pip install "recbase-hf[text]"')
+
+    monkeypatch.setattr("recbase_hf.data.domain.load_text_encoder", missing)
+    message = error_of("evaluate", "--model", made / "model", "--data", unseen, "--output", tmp_path / "results.json")
+    assert "recbase-hf[text]" in message

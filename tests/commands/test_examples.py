@@ -1,0 +1,55 @@
+"""The scripts in `examples/` hold nothing: the package does the work."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+
+
+def test_there_is_a_script_for_each_step():
+    wanted = {"train_tokenizer", "pretrain", "build_catalog", "evaluate", "recommend"}
+    assert {script.stem for script in SCRIPTS} >= wanted
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_is_a_shim_of_the_command_of_its_name(script):
+    source = script.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 20
+    tree = ast.parse(source)
+    assert ast.get_docstring(tree), "it says how to start it"
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert [(node.module, [name.name for name in node.names]) for node in imports] == [
+        (f"recbase_hf.commands.{script.stem}", ["main"])
+    ]
+    assert re.search(r'if __name__ == "__main__":\n    main\(\)\n$', source)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_script_shows_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_configuration_is_valid_for_the_command_that_it_is_named_after(path, monkeypatch, capsys):
+    import importlib
+
+    stem = max((script.stem for script in SCRIPTS if path.stem.startswith(script.stem)), key=len)
+    command = importlib.import_module(f"recbase_hf.commands.{stem}")
+    parsed = []
+    for name in ("train_tokenizer", "pretrain", "evaluate", "build_catalog"):
+        if hasattr(command, name):
+            monkeypatch.setattr(command, name, lambda options, *_: parsed.append(options))
+    command.main(["--config", str(path)])
+    assert parsed
