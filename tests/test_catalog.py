@@ -77,7 +77,7 @@ def test_every_kind_of_table_gives_the_same_catalog(tokenizer, tmp_path, kind):
 
 
 def test_whole_numbers_as_ids_become_text_and_are_found_as_either(tokenizer):
-    rows = [{"item_id": item_id, "title": f"hat {item_id}"} for item_id in (7, "007", 12345678901234567890 % 2**63)]
+    rows = [{"item_id": item_id, "title": f"hat {item_id}"} for item_id in (7, "007", 2**62)]
     catalog = ItemCatalog.from_items(rows, tokenizer=tokenizer)
     assert catalog.item_ids[:2] == ["7", "007"]
     assert catalog.rows([7, "7", np.int64(7), "007"]).tolist() == [0, 0, 0, 1]

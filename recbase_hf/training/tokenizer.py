@@ -128,6 +128,7 @@ def train_quantizer(
     trainer = _Trainer(model, _centered(vectors, corpus_mean, config), training, accelerator)
     trainer.run(checkpoints)
     model = accelerator.unwrap_model(trainer.model).cpu().eval()
+    del model.forward  # the wrapper of the trainer
     return model, _report(model, trainer.vectors.cpu(), trainer.curriculum.steps_of_level)
 
 
@@ -149,6 +150,8 @@ class _Trainer:
         self.valid_rows = (vectors[order[:held_out]] if held_out else vectors).to(accelerator.device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
         self.curriculum = _Curriculum()
+        # Which code is nearest takes float32, also from an accelerator that was made for a language model in bf16.
+        model.forward = torch.autocast(accelerator.device.type, enabled=False)(model.forward)  # type: ignore[method-assign]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.inner: ClVaeModel = accelerator.unwrap_model(self.model)
 

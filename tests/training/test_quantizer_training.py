@@ -84,8 +84,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(straight, 
     assert not torch.equal(train(new_accelerator(), seed=1)[0].codebooks, straight[0].codebooks)
 
 
-def test_gradient_accumulation_of_the_accelerator_does_not_matter(straight, new_accelerator):
-    assert_same_weights(train(new_accelerator(gradient_accumulation=4))[0], straight[0])
+@pytest.mark.parametrize("options", [{"gradient_accumulation": 4}, {"mixed_precision": "bf16"}])
+def test_an_accelerator_made_for_a_language_model_gives_the_same_quantizer(straight, new_accelerator, options):
+    assert_same_weights(train(new_accelerator(**options))[0], straight[0])
 
 
 @pytest.mark.parametrize(
