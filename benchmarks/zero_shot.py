@@ -107,7 +107,9 @@ def render(receipts: Path) -> str:
             low, high = figures["gauc_interval"]
             best = "**" if value == row.max() else ""
             cells.append(f"{best}{value:.3f}{best} [{low:.3f}, {high:.3f}]")
-        lines.append(f"| {result['dataset']['name']} | {result['figures'][0]['scored_users']:,} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {result['dataset']['name']} | {result['figures'][0]['scored_users']:,} | " + " | ".join(cells) + " |"
+        )
     lines.append("| mean | | " + " | ".join(f"{value:.3f}" for value in table.mean(axis=0)) + " |")
     return "\n".join(lines)
 

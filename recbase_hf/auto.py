@@ -1,7 +1,7 @@
 """Registers our classes with transformers, so that its Auto classes and pipelines find them.
 
 Import `RecBaseTokenizer` from here (or from `recbase_hf`), not from `recbase_hf.modeling`: importing this module is
-what makes `AutoTokenizer`, `AutoModel` and `pipeline("recbase-scoring")` know them.
+what makes `AutoTokenizer`, `AutoModel` and `pipeline` know them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbase_hf.files import atomic_folder, write_json
+from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 
 __all__ = ["load_bundle", "save_bundle"]
@@ -31,8 +31,10 @@ def save_bundle(
 
     model.config.recbase = {"format_version": FORMAT_VERSION, "fingerprint": tokenizer.fingerprint}
     model.config.use_cache = True
+    # Without a device, a pipeline moves the model to the first accelerator.
+    pipeline = RecBaseScoringPipeline(model=model, tokenizer=tokenizer, task="recbase-scoring", device=model.device)
     with atomic_folder(folder, replaces="quantizer_config.json") as temporary:
-        RecBaseScoringPipeline(model=model, tokenizer=tokenizer, task="recbase-scoring").save_pretrained(temporary)
+        pipeline.save_pretrained(temporary)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if record is not None:
@@ -98,3 +100,5 @@ def _require_files(folder: Path) -> None:
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a whole RecBase bundle: {', '.join(missing)} missing")
+    for name in names[:3]:
+        read_json(folder / name)  # names the file where transformers would only say that some JSON is broken

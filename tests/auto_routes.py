@@ -31,8 +31,8 @@ def tokenizer_of(folder: str | Path, **options: Any) -> str:
     except ValueError as error:
         return "asks for trust" if "trust_remote_code=True" in str(error) else "fails without saying why"
     package = type(tokenizer).__module__.partition(".")[0]
-    ids = "right ids" if tokenizer(TEXT)["input_ids"] == IDS and tokenizer.decode(IDS) == "<bos>" + TEXT else "WRONG IDS"
-    return f"{package} {type(tokenizer).__name__}, {ids}"
+    right = tokenizer(TEXT)["input_ids"] == IDS and tokenizer.decode(IDS) == "<bos>" + TEXT
+    return f"{package} {type(tokenizer).__name__}, {'right ids' if right else 'WRONG IDS'}"
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

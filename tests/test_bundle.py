@@ -10,9 +10,9 @@ import sys
 
 import pytest
 import torch
-from conftest import HashEncoder, make_model, make_tokenizer
 from safetensors.torch import load_file, save_file
 
+from conftest import HashEncoder, make_model, make_tokenizer
 from recbase_hf import FingerprintMismatchError, RecBaseScorer
 from recbase_hf.bundle import load_bundle, save_bundle
 
@@ -107,6 +107,16 @@ def test_the_folder_holds_no_pickle_and_no_path(saved, tmp_path):
     assert json.loads((tmp_path / "again" / "training.json").read_text()) == {"seed": 3}
 
 
+def test_saving_changes_neither_mode_nor_device_of_the_model(tmp_path, monkeypatch):
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer.layout).train()
+    moves = []
+    monkeypatch.setattr(model, "to", lambda *args: moves.append(args))
+    save_bundle(tmp_path / "bundle", model, tokenizer)
+    assert model.training
+    assert moves == []
+
+
 def test_files_have_the_usual_permissions(saved):
     umask = os.umask(0)
     os.umask(umask)
@@ -144,7 +154,7 @@ def test_files_of_another_bundle_are_refused(copied, other, swapped, complaint):
 
 def test_a_scorer_refuses_the_model_of_one_bundle_with_the_tokenizer_of_another(saved, other):
     (model, _), (_, tokenizer) = load_bundle(saved, device="cpu"), load_bundle(other, device="cpu")
-    with pytest.raises(FingerprintMismatchError, match="the model .* and the tokenizer"):
+    with pytest.raises(FingerprintMismatchError, match=r"the model .* and the tokenizer"):
         RecBaseScorer(model, tokenizer)
 
 
@@ -196,9 +206,9 @@ def test_what_is_no_bundle_is_called_so(copied, tmp_path):
         load_bundle(tmp_path)
     for block in (None, {}):
         edit_json(copied / "config.json", recbase=block)
-        with pytest.raises(ValueError, match="is not a RecBase bundle: its config.json has no `recbase` block"):
+        with pytest.raises(ValueError, match=r"is not a RecBase bundle: its config\.json has no `recbase` block"):
             load_bundle(copied)
-    with pytest.raises(OSError, match="nobody/nothing|connect"):
+    with pytest.raises(OSError, match=r"nobody/nothing|connect"):
         load_bundle("nobody/nothing")
 
 

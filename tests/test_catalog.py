@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -11,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import WIDTH, make_items, make_tokenizer
 from safetensors.numpy import load_file, save_file
 
+from conftest import WIDTH, make_items, make_tokenizer
 from recbase_hf import DataError, FingerprintMismatchError, ItemCatalog, UnknownItemError
 
 IDS = ["plain", "two words", "Ünïcødé 靴 👟", "007", "7", "NA", "null", "None", "1e5", "a,b", 'quote"d', " padded "]
@@ -198,7 +199,7 @@ def test_a_catalog_comes_back_identical_and_is_saved_as_the_same_bytes(tokenizer
 
 
 def test_a_catalog_of_another_tokenizer_is_refused(saved):
-    with pytest.raises(FingerprintMismatchError, match="the catalog .* and the tokenizer"):
+    with pytest.raises(FingerprintMismatchError, match=r"the catalog .* and the tokenizer"):
         ItemCatalog.from_pretrained(saved, tokenizer=make_tokenizer(seed=1))
 
 
@@ -258,3 +259,17 @@ def test_a_folder_that_is_no_catalog_is_not_replaced(tokenizer, copied, tmp_path
     with pytest.raises(FileExistsError, match=r"no catalog.json"):
         catalog.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("damage", ["code out of range", "id twice", "vector not finite"])
+def test_a_tampered_catalog_is_refused(world, tmp_path, damage):
+    catalog = copy.copy(world.catalog)
+    if damage == "code out of range":
+        catalog.codes = catalog.codes + world.catalog.codebook_size
+    elif damage == "id twice":
+        catalog.item_ids = [catalog.item_ids[1], *catalog.item_ids[1:]]
+    else:
+        catalog.vectors = catalog.vectors * np.float32("nan")
+    catalog.save_pretrained(tmp_path / "catalog")
+    with pytest.raises(DataError, match="tampered"):
+        ItemCatalog.from_pretrained(tmp_path / "catalog")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -91,7 +93,9 @@ def test_a_yaml_file_gives_what_the_flags_would(parse):
 
 
 def test_a_single_value_makes_a_tuple_of_one(parse):
-    assert parse(yaml="data_sets: python-api/packages\nwidths: 5\n") == Job(data_sets=("python-api/packages",), widths=(5,))
+    assert parse(yaml="data_sets: python-api/packages\nwidths: 5\n") == Job(
+        data_sets=("python-api/packages",), widths=(5,)
+    )
     assert parse(["--widths", "5"]).widths == (5,)
 
 
@@ -208,6 +212,15 @@ def test_every_command_has_help_and_refuses_unknown_options(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--no-such-option"])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "examples" / "configs").iterdir()), ids=lambda path: path.name
+)
+def test_the_example_configurations_are_valid(path):
+    command = importlib.import_module(f"recbase_hf.commands.{path.stem}")
+    kind = getattr(command, path.stem.title().replace("_", ""))
+    assert parse_arguments(kind, ["--config", str(path)], program="job", description="").output == "runs/example"
 
 
 def test_an_error_of_a_command_ends_the_program_without_a_traceback(tmp_path):

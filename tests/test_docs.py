@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HashEncoder, make_model, make_tokenizer
 
 import recbase_hf
+from conftest import HashEncoder, make_model, make_tokenizer
 from recbase_hf import RecBaseScorer
 
 REPOSITORY = Path(__file__).parent.parent

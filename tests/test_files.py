@@ -24,6 +24,24 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def write_file_and_fail(path):
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+
+
+def write_folder(folder, content, **options):
+    with atomic_folder(folder, **options) as temporary:
+        (temporary / "content.txt").write_text(content)
+        (temporary / f"{content}.txt").touch()
+
+
+def write_folder_and_fail(folder):
+    with atomic_folder(folder) as temporary:
+        (temporary / "content.txt").write_text("half")
+        raise RuntimeError("stop")
+
+
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -40,9 +58,8 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
 def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), atomic_file(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        write_file_and_fail(target)
     assert target.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -89,12 +106,6 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
 # ---- folders -------------------------------------------------------------------------------------------------------
 
 
-def write_folder(folder, content, **options):
-    with atomic_folder(folder, **options) as temporary:
-        (temporary / "content.txt").write_text(content)
-        (temporary / f"{content}.txt").touch()
-
-
 @pytest.fixture
 def old(tmp_path):
     write_folder(tmp_path / "folder", "old")
@@ -108,9 +119,8 @@ def test_a_folder_is_replaced_whole(old):
 
 
 def test_a_failure_keeps_the_old_folder_and_leaves_nothing_behind(old):
-    with pytest.raises(RuntimeError, match="stop"), atomic_folder(old) as temporary:
-        (temporary / "content.txt").write_text("half")
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        write_folder_and_fail(old)
     assert (old / "content.txt").read_text() == "old"
     assert names(old) == ["content.txt", "old.txt"]
     assert names(old.parent) == ["folder"]
@@ -125,17 +135,18 @@ def test_a_crash_between_the_two_renames_loses_nothing(old, monkeypatch, next_on
             raise OSError("power failure")
         return rename(path, target)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="power failure"):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", crash_on_the_second)
-        write_folder(old, "new")
+        with pytest.raises(OSError, match="power failure"):
+            write_folder(old, "new")
     assert (old.with_name(".folder.previous") / "content.txt").read_text() == "old"
 
     if next_one_succeeds:
         write_folder(old, "newer")
         assert (old / "content.txt").read_text() == "newer"
     else:
-        with pytest.raises(RuntimeError), atomic_folder(old):
-            raise RuntimeError
+        with pytest.raises(RuntimeError, match="stop"):
+            write_folder_and_fail(old)
         assert (old / "content.txt").read_text() == "old"
     assert names(old.parent) == ["folder"]
 

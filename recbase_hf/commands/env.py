@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ _PACKAGES = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line each."""
+    argparse.ArgumentParser("recbase env", description="Print versions and hardware.").parse_args(arguments)
     import torch
 
     print(f"python {platform.python_version()} on {platform.platform()}")

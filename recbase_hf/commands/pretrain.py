@@ -40,7 +40,9 @@ class Pretrain(Pretraining, DataOptions):
     size: str = option("tiny", help="size of the model", choices=tuple(MODEL_SIZES))
     row_length: int = option(512, help="tokens a packed row")
     max_items: int = option(100, help="items a training window")
-    max_users: int = option(0, help="users of each data set, drawn at random, so that none drowns the others; 0 takes all")
+    max_users: int = option(
+        0, help="users of each data set, drawn at random, so that none drowns the others; 0 takes all"
+    )
     validation_share: float = option(0.05, help="of the users, held out for the validation loss")
     mixed_precision: str = option(
         "auto", help="auto is bf16 on a GPU that has it", choices=("auto", "no", "bf16", "fp16")

@@ -69,7 +69,7 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
         item_template=source.template.to_dict(),
     )
     if accelerator.is_main_process:
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, replaces="quantizer_config.json") as temporary:
             tokenizer.save_pretrained(temporary)
             write_json(
                 temporary / "training.json", {"settings": settings, "levels": [asdict(report) for report in reports]}

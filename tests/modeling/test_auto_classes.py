@@ -7,10 +7,10 @@ here, a test for each kind of folder, so that a change upstream is noticed.
 from __future__ import annotations
 
 import pytest
-from auto_routes import tokenizer_of
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 import recbase_hf
+from auto_routes import tokenizer_of
 from recbase_hf import ClVaeConfig, ClVaeModel, RecBaseTokenizer
 
 OURS = "recbase_hf RecBaseTokenizer, right ids"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import make_world
 from transformers import pipeline
 
+from conftest import make_world
 from recbase_hf import RecBaseScorer, RecBaseScoringPipeline, RecBaseTokenizer
 
 

@@ -29,7 +29,9 @@ def imports(node: ast.AST):
 def test_a_shipped_module_imports_only_what_is_always_there_and_siblings(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     siblings = {f".{module.stem}" for module in MODULES}
-    at_the_top = {name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for name in imports(node)}
+    at_the_top = {
+        name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for name in imports(node)
+    }
     assert at_the_top <= ALWAYS_THERE | siblings
     assert set(imports(tree)) <= ALWAYS_THERE | siblings | {"tokenizers"}
 
