@@ -239,8 +239,8 @@ class ItemCatalog:
         in_range = ((codes >= 0) & (codes < codebook_size)).all()
         if not in_range or len(set(columns["item_id"])) < num_items or not np.isfinite(vectors).all():
             raise DataError(
-                f"the catalog in {folder} was tampered with (a code out of range, an item id twice, or a vector that is "
-                "not finite); build it again"
+                f"the catalog in {folder} was tampered with (a code out of range, an item id twice, or a vector "
+                "that is not finite); build it again"
             )
         return cls(
             item_ids=columns["item_id"],
