@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import HashEncoder, make_model, make_tokenizer
 from recbase_hf import FingerprintMismatchError, RecBaseScorer
 from recbase_hf.bundle import load_bundle, save_bundle
+from tiny_world import HashEncoder, make_model, make_tokenizer
 
 SCORE_ELSEWHERE = """
 import json, sys

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import WIDTH, make_items, make_tokenizer
 from recbase_hf import DataError, FingerprintMismatchError, ItemCatalog, UnknownItemError
+from tiny_world import WIDTH, make_items, make_tokenizer
 
 IDS = ["plain", "two words", "Ünïcødé 靴 👟", "007", "7", "NA", "null", "None", "1e5", "a,b", 'quote"d', " padded "]
 TITLES = [f"red shoe {number}" for number in range(len(IDS))]

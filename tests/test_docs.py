@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import recbase_hf
-from conftest import HashEncoder, make_model, make_tokenizer
 from recbase_hf import RecBaseScorer
+from tiny_world import HashEncoder, make_model, make_tokenizer
 
 REPOSITORY = Path(__file__).parent.parent
 MODULES = sorted(

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from conftest import HashEncoder, make_items
 from recbase_hf import ItemCatalog, RecBaseScorer, RecBaseTokenizer
 from recbase_hf import cli as command_line
 from recbase_hf.commands import pretrain as pretrain_command
 from recbase_hf.commands import train_tokenizer as tokenizer_command
 from recbase_hf.commands.train_tokenizer import TrainTokenizer
+from tiny_world import HashEncoder, make_items
 
 LEVELS = 2
 TOKENIZER_FLAGS = [

@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from recbase_hf.modeling.token_layout import TokenLayout
 
-from conftest import make_model
 from recbase_hf.data.histories import Histories
 from recbase_hf.data.packing import IGNORED, PackedRows, pack_histories
+from tiny_world import make_model
 
 LAYOUT = TokenLayout(num_levels=2, codebook_size=8)
 ITEMS = 20

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from conftest import make_world
 from recbase_hf import RecBaseScorer, RecBaseScoringPipeline, RecBaseTokenizer
+from tiny_world import make_world
 
 
 @pytest.fixture(scope="module")

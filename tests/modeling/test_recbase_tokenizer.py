@@ -17,8 +17,8 @@ from recbase_hf.modeling.centering import center, shrunk_mean
 from recbase_hf.modeling.token_layout import TokenLayout
 from safetensors.torch import load_file, save_file
 
-from conftest import WIDTH, make_tokenizer
 from recbase_hf import ClVaeConfig, ClVaeModel, RecBaseTokenizer
+from tiny_world import WIDTH, make_tokenizer
 
 LEVELS, SIZE = 4, 8
 code_rows = st.integers(0, 12).flatmap(

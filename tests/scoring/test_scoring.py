@@ -8,10 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import make_model, make_tokenizer, make_world
 from recbase_hf import FingerprintMismatchError, ItemCatalog, RecBaseScorer, UnknownItemError
 from recbase_hf.scoring.naive import score_naively
 from recbase_hf.scoring.tree import score_by_tree
+from tiny_world import make_model, make_tokenizer, make_world
 
 ITEMS = 40
 users = st.lists(

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from recbase_hf.modeling.token_layout import TokenLayout
 
-from conftest import make_model
 from recbase_hf.data.histories import Histories
 from recbase_hf.data.packing import PackedRows, pack_histories
 from recbase_hf.training.pretrain import Pretraining, train_language_model
+from tiny_world import make_model
 
 LAYOUT = TokenLayout(num_levels=2, codebook_size=4)
 ITEMS = 8

@@ -10,9 +10,9 @@ import torch
 from recbase_hf.modeling.token_layout import TokenLayout
 from torch import nn
 
-from conftest import make_model
 from recbase_hf.training import checkpoints
 from recbase_hf.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from tiny_world import make_model
 
 LAYOUT = TokenLayout(num_levels=2, codebook_size=4)
 
