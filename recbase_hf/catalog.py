@@ -15,7 +15,8 @@ from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 from recbase_hf.modeling.centering import center
-from recbase_hf.text.template import ItemTemplate
+from recbase_hf.text.template import ItemTemplate, require_texts
+from recbase_hf.text.vector_cache import encode_with_cache
 from recbase_hf.trie import CodeTrie, build_trie
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class ItemCatalog:
         Args:
             items: a path to Parquet, CSV or JSON-lines, a folder that holds `items.*`, a `datasets.Dataset`, a
                 DataFrame, or a list of dictionaries; it needs a column `item_id` and text columns.
-            tokenizer: gives the item template, the text encoder and the quantizer.
+            tokenizer: gives the item template, the text encoder and the quantizer. Vectors of the encoder that it names
+                are cached; an encoder that was attached to it is simply called.
             vectors: (items, width) sentence vectors, where they are at hand; otherwise the texts are encoded.
 
         Raises:
@@ -96,15 +98,11 @@ class ItemCatalog:
         """
         table = read_items(items)
         item_ids = list(table["item_id"])
-        texts = ItemTemplate.from_dict(tokenizer.item_template or {}).render_all(table)
+        template = ItemTemplate.from_dict(tokenizer.item_template or {})
+        texts = template.render_all(table)
         if vectors is None:
-            empty = [row for row, text in enumerate(texts) if not text.strip()]
-            if empty:
-                raise DataError(
-                    f"{len(empty)} of {len(texts)} items have no text, the first in row {empty[0] + 1} (item_id "
-                    f"{item_ids[empty[0]]!r}); fill its text columns in, or leave the item out"
-                )
-            vectors = tokenizer.encode_texts(texts)
+            require_texts(texts, item_ids)
+            vectors = _encode(tokenizer, texts, template)
         vectors = _checked_vectors(vectors, item_ids, tokenizer.quantizer.config.input_dim)
         mean = tokenizer.catalog_mean(vectors)
         return cls(
@@ -252,6 +250,14 @@ class ItemCatalog:
             codebook_size=codebook_size,
             fingerprint=fingerprint,
         )
+
+
+def _encode(tokenizer: RecBaseTokenizer, texts: list[str], template: ItemTemplate) -> np.ndarray:
+    if tokenizer.attached_text_encoder is not None or tokenizer.text_encoder_name is None:
+        return tokenizer.encode_texts(texts)
+    return encode_with_cache(
+        texts, template, encoder=tokenizer.text_encoder_name, revision=tokenizer.text_encoder_revision
+    )
 
 
 def _titles(table: Any, texts: list[str]) -> list[str]:

@@ -12,9 +12,8 @@ from recbase_hf.data.histories import Histories, build_histories
 from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
 from recbase_hf.data.vectors import read_vectors
 from recbase_hf.errors import DataError
-from recbase_hf.text.encoder import load_text_encoder
-from recbase_hf.text.template import ItemTemplate
-from recbase_hf.text.vector_cache import VectorCache, default_cache_folder
+from recbase_hf.text.template import ItemTemplate, require_texts
+from recbase_hf.text.vector_cache import encode_with_cache
 
 if TYPE_CHECKING:
     import datasets
@@ -95,11 +94,11 @@ def load_domain(
 
 def _encode(folder: Path, items: datasets.Dataset, source: ItemVectors) -> np.ndarray:
     texts = source.template.render_all(items)
-    empty = [row for row, text in enumerate(texts) if not text.strip()]
-    if empty:
-        raise DataError(
-            f"{folder}: {len(empty)} of {len(texts)} items have no text, the first in row {empty[0] + 1} (item_id "
-            f"{items[empty[0]]['item_id']!r}); fill its text columns in, or leave the item out"
-        )
-    encoder = load_text_encoder(source.encoder, source.revision, trust_remote_code=source.trust_remote_code)
-    return VectorCache(default_cache_folder() / "vectors").encode(texts, encoder, source.template)
+    require_texts(texts, list(items["item_id"]), place=f"{folder}: ")
+    return encode_with_cache(
+        texts,
+        source.template,
+        encoder=source.encoder,
+        revision=source.revision,
+        trust_remote_code=source.trust_remote_code,
+    )

@@ -10,7 +10,7 @@ from recbase_hf.text.encoder import (
     normalize_rows,
 )
 from recbase_hf.text.template import ItemTemplate
-from recbase_hf.text.vector_cache import VectorCache, default_cache_folder
+from recbase_hf.text.vector_cache import VectorCache, default_cache_folder, encode_with_cache
 
 __all__ = [
     "DEFAULT_TEXT_ENCODER",
@@ -19,6 +19,7 @@ __all__ = [
     "TextEncoder",
     "VectorCache",
     "default_cache_folder",
+    "encode_with_cache",
     "load_text_encoder",
     "normalize_rows",
 ]

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,7 +66,7 @@ class TextEncoder(Protocol):
 
 
 class SentenceTransformerEncoder:
-    """A sentence-transformers model of any width as a `TextEncoder`.
+    """A sentence-transformers model of any width as a `TextEncoder`; it is opened when the first text is encoded.
 
     Args:
         name: Hub id or local folder.
@@ -100,8 +101,18 @@ class SentenceTransformerEncoder:
         self.name = name
         self.revision = revision
         self.batch_size = batch_size
-        self._model = _open_model(name, revision, folder, device=device, trust_remote_code=trust_remote_code)
-        self.dimension: int = self._model.get_embedding_dimension() or len(self._model.encode("width"))
+        self._folder = folder
+        self._options = {"device": device, "trust_remote_code": trust_remote_code}
+
+    @cached_property
+    def _model(self) -> Any:
+        """Opened when the first text comes: where all vectors are cached, seconds and memory are saved."""
+        return _open_model(self.name, self.revision, self._folder, **self._options)
+
+    @cached_property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return self._model.get_embedding_dimension() or len(self._model.encode("width"))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of the texts: (n, dimension) float32, each row of length 1.
@@ -121,7 +132,7 @@ class SentenceTransformerEncoder:
         return normalize_rows(vectors)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r}, revision={self.revision!r}, dimension={self.dimension})"
+        return f"{type(self).__name__}(name={self.name!r}, revision={self.revision!r})"
 
 
 def load_text_encoder(

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from recbase_hf.errors import DataError
 
-__all__ = ["ItemTemplate"]
+__all__ = ["ItemTemplate", "require_texts"]
 
 VERSION = 1
 MAX_VALUE_LENGTH = 2_000
@@ -139,6 +139,20 @@ class ItemTemplate:
         """As `_choose`, but leaves out by type what `render` would leave out by value (and slowly)."""
         names = self._choose(schema.names)
         return names if self.fields else [name for name in names if _is_text_type(schema.field(name).type)]
+
+
+def require_texts(texts: Sequence[str], item_ids: Sequence[str], place: str = "") -> None:
+    """Raise unless every item has a text: the items without one would all be the same item to the model.
+
+    Raises:
+        DataError: says how many have none, and names the first by row and id.
+    """
+    empty = [row for row, text in enumerate(texts) if not text.strip()]
+    if empty:
+        raise DataError(
+            f"{place}{len(empty)} of {len(texts)} items have no text, the first in row {empty[0] + 1} (item_id "
+            f"{item_ids[empty[0]]!r}); fill its text columns in, or leave the item out"
+        )
 
 
 def _label(name: str) -> str:

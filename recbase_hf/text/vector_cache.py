@@ -17,10 +17,10 @@ from safetensors.numpy import load, save
 from recbase_hf.errors import DataError
 from recbase_hf.files import atomic_file
 from recbase_hf.progress import progress
-from recbase_hf.text.encoder import TextEncoder
+from recbase_hf.text.encoder import TextEncoder, load_text_encoder
 from recbase_hf.text.template import ItemTemplate
 
-__all__ = ["VectorCache", "default_cache_folder"]
+__all__ = ["VectorCache", "default_cache_folder", "encode_with_cache"]
 
 CHUNK = 1_024
 """Texts per shard: what an interrupted run can lose."""
@@ -34,6 +34,22 @@ def default_cache_folder() -> Path:
     """`$RECBASE_CACHE` if it is set, otherwise `~/.cache/recbase_hf`."""
     configured = os.environ.get("RECBASE_CACHE")
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "recbase_hf"
+
+
+def encode_with_cache(
+    texts: Sequence[str], template: ItemTemplate, *, encoder: str, revision: str | None, trust_remote_code: bool = False
+) -> np.ndarray:
+    """Vectors (n, width) float32 of item texts by the encoder of that name, from the default cache if they are there.
+
+    Args:
+        texts: as `template` rendered them.
+        template: part of the key.
+        encoder: name of the text encoder; its model is loaded only if a text is not in the cache.
+        revision: of the encoder.
+        trust_remote_code: whether the encoder's repository may run its own code.
+    """
+    model = load_text_encoder(encoder, revision, trust_remote_code=trust_remote_code)
+    return VectorCache(default_cache_folder() / "vectors").encode(texts, model, template)
 
 
 class VectorCache:
@@ -66,12 +82,21 @@ class VectorCache:
         first_row: dict[bytes, int] = {}
         source = np.array([first_row.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
 
-        vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
-        known = np.zeros(len(texts), dtype=bool)
-        for shard_keys, shard_vectors in _read_shards(shards, encoder.dimension):
+        found = []
+        for shard_keys, shard_vectors in _read_shards(shards):
             rows = np.array([first_row.get(key.tobytes(), -1) for key in shard_keys], dtype=np.int64)
-            vectors[rows[rows >= 0]] = shard_vectors[rows >= 0]
-            known[rows[rows >= 0]] = True
+            found.append((rows[rows >= 0], shard_vectors[rows >= 0]))
+        # An encoder may have to load its model to know its width, so it is not asked where all is there.
+        widths = {part.shape[1] for _, part in found if len(part)}
+        complete = len({row for rows, _ in found for row in rows.tolist()}) == len(first_row)
+        width = widths.pop() if complete and len(widths) == 1 else encoder.dimension
+
+        vectors = np.empty((len(texts), width), dtype=np.float32)
+        known = np.zeros(len(texts), dtype=bool)
+        for rows, part in found:
+            if part.shape[1] == width:
+                vectors[rows] = part
+                known[rows] = True
 
         missing = np.array([row for row in first_row.values() if not known[row]], dtype=np.int64)
         for rows in _chunks(missing):
@@ -127,18 +152,18 @@ def _write_shard(
         temporary.write_bytes(content)
 
 
-def _read_shards(folder: Path, dimension: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Keys, (n, 16) uint8, and vectors, (n, dimension) float32, of every shard that is whole."""
+def _read_shards(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Keys, (n, 16) uint8, and vectors, (n, width) float32, of every shard that is whole."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            yield _read_shard(path, dimension)
+            yield _read_shard(path)
         except (OSError, ValueError, SafetensorError) as error:
             _logger.warning("%s is set aside, its texts will be encoded again: %s", path, error)
             with suppress(OSError):  # a read-only cache, or another process was quicker
                 path.rename(path.with_suffix(".broken"))
 
 
-def _read_shard(path: Path, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
     content = path.read_bytes()
     if not path.stem.endswith(f"-{_content_hash(content)}"):
         raise ValueError("the content does not have the hash in the file name")
@@ -146,8 +171,8 @@ def _read_shard(path: Path, dimension: int) -> tuple[np.ndarray, np.ndarray]:
     keys, vectors = tensors.get("keys"), tensors.get("vectors")
     if keys is None or vectors is None or vectors.dtype != np.float32:
         raise ValueError("it does not hold keys and float32 vectors")
-    if keys.shape != (len(vectors), KEY_BYTES) or vectors.shape != (len(keys), dimension):
-        raise ValueError(f"it holds keys {keys.shape} and vectors {vectors.shape}, the encoder has width {dimension}")
+    if vectors.ndim != 2 or keys.shape != (len(vectors), KEY_BYTES):
+        raise ValueError(f"it holds keys {keys.shape} and vectors {vectors.shape}")
     return keys, vectors
 
 

@@ -71,7 +71,7 @@ def _hash_encoder(tmp_path_factory):
     """No sentence encoder is loaded, the cache is a fresh folder, and accelerators are forgotten afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECBASE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        for name in ("recbase_hf.data.domain.load_text_encoder", "recbase_hf.load_text_encoder"):
+        for name in ("recbase_hf.text.vector_cache.load_text_encoder", "recbase_hf.load_text_encoder"):
             patch.setattr(name, lambda *_args, **_options: HashEncoder(), raising=False)
         yield
     AcceleratorState._reset_state(True)
@@ -346,6 +346,6 @@ def test_a_missing_optional_package_ends_in_one_line(made, unseen, tmp_path, mon
     def missing(*_args, **_options):
         raise ImportError('install it with: pip install "recbase-hf[text]"')
 
-    monkeypatch.setattr("recbase_hf.data.domain.load_text_encoder", missing)
+    monkeypatch.setattr("recbase_hf.text.vector_cache.load_text_encoder", missing)
     message = error_of("evaluate", "--model", made / "model", "--data", unseen, "--output", tmp_path / "results.json")
     assert "recbase-hf[text]" in message

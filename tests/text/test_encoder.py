@@ -154,7 +154,7 @@ def test_an_unreachable_hub_is_an_error_that_says_what_to_do(
 ) -> None:
     library.fail = OSError("couldn't connect")
     with pytest.raises(OSError, match=f"{name}.*cannot be reached.*{advice}"):
-        load_text_encoder(name)
+        load_text_encoder(name).encode(["a text"])
 
 
 def test_an_error_of_a_reachable_hub_is_passed_on(
@@ -163,7 +163,7 @@ def test_an_error_of_a_reachable_hub_is_passed_on(
     library.fail = OSError("some/typo is not a valid model identifier")
     monkeypatch.setattr(module, "_hub_is_reachable", lambda: True)
     with pytest.raises(OSError, match=r"^some/typo is not"):
-        load_text_encoder("some/typo")
+        load_text_encoder("some/typo").encode(["a text"])
 
 
 @pytest.mark.parametrize(("answer", "reachable"), [(lambda: None, True), (lambda: 1 / 0, False)])
@@ -200,7 +200,7 @@ def test_a_missing_library_is_an_error_that_names_the_extra(library: type, monke
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(ImportError, match=r'pip install "recbase-hf\[text\]"'):
-        SentenceTransformerEncoder("a/b")
+        SentenceTransformerEncoder("a/b").encode(["a text"])
 
 
 def test_importing_the_package_imports_no_heavy_library() -> None:

@@ -125,8 +125,8 @@ def test_a_damaged_shard_is_set_aside_and_its_texts_are_encoded_again(
 
 def test_a_shard_of_another_width_is_not_used(tmp_path: Path) -> None:
     VectorCache(tmp_path).encode(["a"], HashEncoder(dimension=4), TEMPLATE)
-    vectors = VectorCache(tmp_path).encode(["a"], HashEncoder(dimension=8), TEMPLATE)
-    np.testing.assert_array_equal(vectors, HashEncoder(dimension=8).encode(["a"]))
+    vectors = VectorCache(tmp_path).encode(["a", "b"], HashEncoder(dimension=8), TEMPLATE)
+    np.testing.assert_array_equal(vectors, HashEncoder(dimension=8).encode(["a", "b"]))
 
 
 def test_a_shard_says_to_people_what_it_holds(tmp_path: Path) -> None:
