@@ -48,18 +48,26 @@ def run_everything(out: Path) -> None:
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have left their weights."""
     out = tmp_path_factory.mktemp("launched")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(port), "-m", "training.test_two_processes", str(out)]
+    command += ["-m", "training.test_two_processes", str(out)]
     tests = Path(__file__).parents[1]
     path = os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, cwd=tests, env=environment, capture_output=True, text=True, timeout=120)
+    for _ in range(3):  # a free port may be taken by somebody else before the launcher binds it
+        port = ["--main_process_port", str(_free_port())]
+        run = [*command[:3], *port, *command[3:]]
+        done = subprocess.run(run, cwd=tests, env=environment, capture_output=True, text=True, timeout=240)
+        if "EADDRINUSE" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return out
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def weights(launched: Path, name: str, rank: int = 0) -> Mapping[str, torch.Tensor]:
