@@ -17,7 +17,7 @@ def shrunk_mean(vectors: np.ndarray, corpus_mean: np.ndarray, weight: float) -> 
     >>> shrunk_mean(np.array([[1.0, 0.0]]), np.zeros(2), weight=1.0).tolist()
     [0.5, 0.0]
     """
-    total = np.asarray(vectors, dtype=np.float64).sum(axis=0) + weight * np.asarray(corpus_mean, dtype=np.float64)
+    total = np.asarray(vectors).sum(axis=0, dtype=np.float64) + weight * np.asarray(corpus_mean, dtype=np.float64)
     return (total / (len(vectors) + weight)).astype(np.float32)
 
 

@@ -1,7 +1,8 @@
 """Candidate scoring as a transformers pipeline that can travel inside a checkpoint.
 
 It needs nothing but the checkpoint: items are given as semantic IDs or as texts. The `RecBaseScorer` of the
-recbase_hf package adds catalogs, catalog-normalized scores, batches of users and speed; both give the same joint score.
+recbase_hf package adds catalogs (on whose own mean the vectors are centered), catalog-normalized scores, batches of
+users and speed; for the same semantic IDs both give the same joint score.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class RecBaseScoringPipeline(Pipeline):
     """Joint log-probability of each candidate item as the next item of a history.
 
     Input: `{"history": items, "candidates": items}`, where items are (n, levels) codes, or texts (which needs the
-    tokenizer's text encoder; all texts of a call are centered on their shared mean, as a small catalog would be).
+    tokenizer's text encoder; they are centered on the mean of the training corpus, there being no catalog here).
     Output: `{"scores": [...], "ranking": [...]}`, natural-log probabilities and the candidates' positions, best first;
     `top_k` shortens the ranking. Items of a history beyond the model's context are dropped, the oldest first.
     """

@@ -200,7 +200,8 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         """Unit vectors (items, width) float32 of item texts, by the text encoder that the tokenizer names.
 
         Raises:
-            ValueError: the tokenizer names no encoder, or the encoder's width differs from the quantizer's.
+            ValueError: the tokenizer names no encoder, or another than the attached one, or its width differs from the
+                quantizer's.
             TypeError: `texts` is one string.
             ImportError: the recbase_hf package, which loads encoders, is not there.
         """
@@ -220,6 +221,12 @@ class RecBaseTokenizer(PreTrainedTokenizer):
                     '(pip install "recbase-hf[text]", then import recbase_hf); vectors and codes need nothing'
                 )
             self.attached_text_encoder = loader(self.text_encoder_name, self.text_encoder_revision)
+        attached = getattr(self.attached_text_encoder, "name", self.text_encoder_name)
+        if self.text_encoder_name is not None and attached != self.text_encoder_name:
+            raise ValueError(
+                f"the attached text encoder is {attached}, but the tokenizer was trained with "
+                f"{self.text_encoder_name}; vectors of one encoder mean nothing to the other"
+            )
         vectors = np.asarray(self.attached_text_encoder.encode(list(texts)), dtype=np.float32)
         if vectors.shape[1] != self.quantizer.config.input_dim:
             raise ValueError(
@@ -236,8 +243,8 @@ class RecBaseTokenizer(PreTrainedTokenizer):
 
         Args:
             items: texts, or vectors as the text encoder gives them (not centered).
-            mean: the mean to subtract; default the (shrunk) mean of these items, which is right for a whole catalog.
-                To add items to a catalog, pass the catalog's.
+            mean: the mean to subtract: `catalog_mean` of the whole catalog that the items belong to. Default the mean
+                of the training corpus, so that an item's code does not depend on what else is in the call.
 
         Raises:
             ValueError: the vectors have another width than the quantizer takes, or hold NaN or infinity.
@@ -246,7 +253,7 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         width = self.quantizer.config.input_dim
         if vectors.ndim != 2 or vectors.shape[1] != width:
             raise ValueError(f"the quantizer takes vectors of shape (items, {width}), got {vectors.shape}")
-        mean = self.catalog_mean(vectors) if mean is None else mean
+        mean = self.quantizer.corpus_mean.cpu().numpy() if mean is None else mean
         device = self.quantizer.codebooks.device
         return self.quantizer.encode(torch.from_numpy(center(vectors, mean)).to(device)).cpu().numpy()
 
@@ -310,6 +317,8 @@ def _load_quantizer(weights: str | None, config: str | None) -> ClVaeModel:
         quantizer.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {config}: {error}") from error
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise ValueError(f"{weights} holds NaN or infinity; restore or download the folder again")
     return quantizer
 
 

@@ -23,9 +23,6 @@ def save_bundle(
         tokenizer: the `RecBaseTokenizer`.
         card: content of the `README.md`.
         record: how the model was trained, for `training.json`.
-
-    Raises:
-        FileExistsError: the folder holds something else than a bundle.
     """
     from recbase_hf.auto import RecBaseScoringPipeline
 
@@ -33,7 +30,7 @@ def save_bundle(
     model.config.use_cache = True
     # Without a device, a pipeline moves the model to the first accelerator.
     pipeline = RecBaseScoringPipeline(model=model, tokenizer=tokenizer, task="recbase-scoring", device=model.device)
-    with atomic_folder(folder, replaces="quantizer_config.json") as temporary:
+    with atomic_folder(folder) as temporary:
         pipeline.save_pretrained(temporary)
         if card is not None:
             (temporary / "README.md").write_text(card, encoding="utf-8")

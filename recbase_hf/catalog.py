@@ -97,7 +97,7 @@ class ItemCatalog:
             DataError: an id is missing or twice, a text is empty, a vector is not finite or of the wrong width.
         """
         table = read_items(items)
-        item_ids = list(table["item_id"])
+        item_ids = table["item_id"][:]
         template = ItemTemplate.from_dict(tokenizer.item_template or {})
         texts = template.render_all(table)
         if vectors is None:
@@ -166,16 +166,12 @@ class ItemCatalog:
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the catalog into a folder of its own: Parquet, safetensors and JSON, whole or not at all.
-
-        Raises:
-            FileExistsError: the folder holds something else than a catalog.
-        """
+        """Write the catalog into a folder: Parquet, safetensors and JSON, whole or not at all."""
         import pyarrow as pa
         import pyarrow.parquet as pq
         from safetensors.numpy import save_file
 
-        with atomic_folder(folder, replaces="catalog.json") as temporary:
+        with atomic_folder(folder) as temporary:
             columns = {"item_id": self.item_ids, "title": self.titles, "text": self.texts}
             codes = pa.FixedSizeListArray.from_arrays(pa.array(self.codes.ravel(), pa.int32()), self.codes.shape[1])
             pq.write_table(pa.table({**columns, "codes": codes}), temporary / "items.parquet")

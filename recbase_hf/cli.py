@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from recbase_hf.errors import UnknownItemError
 from recbase_hf.version import __version__
 
 __all__ = ["main"]
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         module.main(rest)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
-    except (ValueError, LookupError, OSError, ArithmeticError, ImportError) as error:
+    except (ValueError, UnknownItemError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"recbase {command}: {error}")
 
 

@@ -37,28 +37,22 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, replaces: str | None = None) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; put it in the place of `path` if the block succeeds.
 
-    All that an existing `path` holds goes. With `replaces`, the name of a file, only a folder that holds this file, or
-    nothing, is replaced, so that nobody's other work goes with it.
+    Files of an existing `path` that the new content does not replace stay: a `.git` folder, a card, other work.
 
-    A folder cannot be renamed onto a folder that holds files, so the old one is moved aside first and deleted last:
-    at every moment the old or the new content exists whole. A crash between the two renames leaves the old content
-    as `.NAME.previous`, which the next call puts back.
+    A folder cannot be renamed onto a folder that holds files, so the old one is moved aside first: at every moment the
+    old or the new content exists whole. What a crash leaves as `.NAME.previous` is put back by the next call.
 
     Raises:
-        FileExistsError: `path` is a file, the current folder, or holds something else than what may be replaced.
+        FileExistsError: `path` is a file, or is or holds the current folder.
     """
     path = Path(os.path.realpath(path))  # a link must go on pointing at its folder
     path.parent.mkdir(parents=True, exist_ok=True)
     previous = path.with_name(f".{path.name}.previous")
-    if previous.exists():
-        if path.exists():
-            shutil.rmtree(previous)
-        else:
-            previous.rename(path)
-    _require_replaceable(path, replaces)
+    _put_back(previous, path)
+    _require_replaceable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -70,22 +64,29 @@ def atomic_folder(path: str | Path, *, replaces: str | None = None) -> Iterator[
         if path.exists():
             path.rename(previous)
         temporary.rename(path)
-        shutil.rmtree(previous, ignore_errors=True)
+        _put_back(previous, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _require_replaceable(path: Path, replaces: str | None) -> None:
-    if not path.exists():
+def _put_back(previous: Path, path: Path) -> None:
+    """Move what `path` lacks of the content that was moved aside back into it, and drop the rest."""
+    if not previous.exists():
         return
-    if not path.is_dir():
+    if not path.exists():
+        previous.rename(path)
+        return
+    for entry in previous.iterdir():
+        if not (path / entry.name).exists():
+            entry.rename(path / entry.name)
+    shutil.rmtree(previous)
+
+
+def _require_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file; choose another name for the folder to be written")
     if path in (Path.cwd(), *Path.cwd().parents):
         raise FileExistsError(f"{path} is or holds the current folder and cannot be replaced; name a folder inside it")
-    if replaces is not None and not (path / replaces).exists() and any(path.iterdir()):
-        raise FileExistsError(
-            f"{path} holds other files (there is no {replaces}), which would be lost; choose a new or an empty folder"
-        )
 
 
 def _allow_reading(path: Path) -> None:

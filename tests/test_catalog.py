@@ -87,7 +87,8 @@ def test_whole_numbers_as_ids_become_text_and_are_found_as_either(tokenizer):
 
 
 def test_codes_are_those_of_the_tokenizer_and_vectors_have_unit_length(tokenizer, world):
-    np.testing.assert_array_equal(world.catalog.codes, world.tokenizer.encode_items(world.catalog.texts))
+    codes = world.tokenizer.encode_items(world.catalog.texts, mean=world.catalog.mean)
+    np.testing.assert_array_equal(world.catalog.codes, codes)
     np.testing.assert_allclose(np.linalg.norm(world.catalog.vectors, axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(world.catalog.centered_vectors, axis=1), 1.0, rtol=1e-5)
 
@@ -250,15 +251,15 @@ def test_files_that_do_not_fit_together_are_refused(copied, damage, complaint):
         ItemCatalog.from_pretrained(copied)
 
 
-def test_a_folder_that_is_no_catalog_is_not_replaced(tokenizer, copied, tmp_path):
+def test_a_catalog_is_replaced_and_other_files_stay(tokenizer, copied, tmp_path):
     catalog = ItemCatalog.from_items(make_items(5), tokenizer=tokenizer)
     catalog.save_pretrained(copied)
     assert len(ItemCatalog.from_pretrained(copied)) == 5
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_text("weights")
-    with pytest.raises(FileExistsError, match=r"no catalog.json"):
-        catalog.save_pretrained(tmp_path / "model")
-    assert (tmp_path / "model" / "model.safetensors").exists()
+    catalog.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_text() == "weights"
+    assert len(ItemCatalog.from_pretrained(tmp_path / "model")) == 5
 
 
 @pytest.mark.parametrize("damage", ["code out of range", "id twice", "vector not finite"])

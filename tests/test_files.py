@@ -112,9 +112,10 @@ def old(tmp_path):
     return tmp_path / "folder"
 
 
-def test_a_folder_is_replaced_whole(old):
+def test_a_folder_gets_the_new_files_and_keeps_the_others(old):
     write_folder(old, "new")
-    assert names(old) == ["content.txt", "new.txt"]
+    assert (old / "content.txt").read_text() == "new"
+    assert names(old) == ["content.txt", "new.txt", "old.txt"]
     assert names(old.parent) == ["folder"]
 
 
@@ -172,17 +173,6 @@ def test_relative_paths_are_relative_to_the_current_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     write_folder(spelling, "new")
     assert (tmp_path / "folder" / "content.txt").read_text() == "new"
-
-
-def test_only_a_folder_of_the_same_kind_or_an_empty_one_is_replaced(old):
-    write_folder(old, "new", replaces="content.txt")
-    with pytest.raises(FileExistsError, match=r"holds other files \(there is no model.json\)"):
-        write_folder(old, "newer", replaces="model.json")
-    assert (old / "content.txt").read_text() == "new"
-    (old.parent / "empty").mkdir()
-    write_folder(old.parent / "empty", "new", replaces="model.json")
-    write_folder(old.parent / "absent", "new", replaces="model.json")
-    assert names(old.parent) == ["absent", "empty", "folder"]
 
 
 def test_neither_a_file_nor_the_current_folder_is_replaced(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
+from recbase_hf.text.encoder import load_text_encoder
 
 __all__ = ["BuildCatalog", "build_catalog", "log_catalog", "main"]
 
@@ -23,6 +24,7 @@ class BuildCatalog:
     model: str = option(help="bundle or tokenizer: a folder or a Hub id")
     items: str = option(help="Parquet, CSV or JSON-lines file with item_id and text columns, or a folder with items.*")
     output: str = option("runs/catalog", help="folder of the catalog")
+    trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
 
 
 def build_catalog(options: BuildCatalog) -> ItemCatalog:
@@ -31,6 +33,10 @@ def build_catalog(options: BuildCatalog) -> ItemCatalog:
 
     tokenizer = RecBaseTokenizer.from_pretrained(options.model)
     items = resolve_folder(options.items)
+    if options.trust_remote_code:
+        tokenizer.attached_text_encoder = load_text_encoder(
+            tokenizer.text_encoder_name, tokenizer.text_encoder_revision, trust_remote_code=True
+        )
     catalog = ItemCatalog.from_items(items, tokenizer=tokenizer)
     catalog.save_pretrained(options.output)
     log_catalog(catalog, Path(options.output))

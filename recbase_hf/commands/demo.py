@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.config import option, parse_arguments
 
@@ -68,13 +70,15 @@ def demo(options: Demo) -> None:
     print("\n" + render_table(results) + "\n")
 
     logger.info("5/5 recommendations for one user")
-    user = next(user for user, history in enumerate(candidate_set.histories) if len(history) >= 5)
+    lengths = [len(history) for history in candidate_set.histories]
+    user = next((user for user, length in enumerate(lengths) if length >= 5), int(np.argmax(lengths)))
     history = candidate_set.histories[user]
+    k = min(options.k, len(catalog) - len(set(history.tolist())))
     print(f"history of {candidate_set.users[user]} (oldest first):")
     for row in history:
         print(f"  {catalog.titles[row]}")
-    print(f"top {options.k} of {len(catalog):,} items (natural-log probability):")
-    for item in scorer.recommend([catalog.item_ids[row] for row in history], options.k, catalog=catalog):
+    print(f"top {k} of {len(catalog):,} items (natural-log probability):")
+    for item in scorer.recommend([catalog.item_ids[row] for row in history], k, catalog=catalog):
         print(f"  {item.score:8.3f}  {item.title}")
     print(f"\neverything is in {output}")
 

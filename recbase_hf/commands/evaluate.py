@@ -39,6 +39,7 @@ class Evaluate:
         help="what to do with events that lack their place in an otherwise ordered history",
         choices=("error", "drop"),
     )
+    trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
     num_negatives: int = option(4, help="random items beside each positive")
     max_history: int = option(20, help="items of the history that are used, the newest")
     max_users: int = option(5000, help="users that are evaluated, drawn at random")
@@ -55,6 +56,7 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], RecBaseScorer, ItemCata
         revision=tokenizer.text_encoder_revision,
         template=ItemTemplate.from_dict(tokenizer.item_template or {}),
         precomputed=options.vectors,
+        trust_remote_code=options.trust_remote_code,
     )
     unordered_events = cast(Literal["error", "drop"], options.unordered_events)
     domain = load_domain(resolve_folder(options.data), source, unordered_events=unordered_events, seed=options.seed)
@@ -67,13 +69,18 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], RecBaseScorer, ItemCata
         max_users=options.max_users,
         seed=options.seed,
     )
+    training = _training_settings(options.model)
     figures = evaluate_zero_shot(scorer, catalog, domain.histories, candidate_set)
     results = write_results(
         options.output,
         figures=figures,
         dataset=_dataset_facts(domain),
         protocol=candidate_set.settings,
-        model={"fingerprint": tokenizer.fingerprint, "trained_on": _trained_on(options.model)},
+        model={
+            "fingerprint": tokenizer.fingerprint,
+            "training": training,
+            "was_trained_on_this_data": domain.hash in training.get("data", {}).values(),
+        },
         command=shlex.join(sys.argv),
         seconds=time.perf_counter() - start,
     )
@@ -90,9 +97,10 @@ def _dataset_facts(domain: Domain) -> dict[str, Any]:
     }
 
 
-def _trained_on(model: str) -> dict[str, str] | None:
+def _training_settings(model: str) -> dict[str, Any]:
+    """How the model was trained, with the hashes of its data sets, where the bundle says so."""
     record = Path(model) / "training.json"
-    return read_json(record)["settings"]["data"] if record.exists() else None
+    return read_json(record)["settings"] if record.exists() else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

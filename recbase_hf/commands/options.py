@@ -13,7 +13,7 @@ from recbase_hf.data.domain import Domain, ItemVectors, load_domain
 from recbase_hf.data.python_api import build_python_api
 from recbase_hf.files import read_json
 from recbase_hf.progress import is_main_process
-from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER
+from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER, load_text_encoder
 from recbase_hf.text.template import ItemTemplate
 from recbase_hf.text.vector_cache import default_cache_folder
 
@@ -53,9 +53,12 @@ class TextOptions:
     def item_vectors(self) -> ItemVectors:
         """Where the vectors come from."""
         template = ItemTemplate(fields=self.item_fields or None, lead=self.item_lead)
+        revision = self.text_encoder_revision
+        if self.vectors is None:  # a local folder has a revision of its own, which tells changed weights
+            revision = load_text_encoder(self.text_encoder, revision).revision
         return ItemVectors(
             encoder=self.text_encoder,
-            revision=self.text_encoder_revision,
+            revision=revision,
             template=template,
             precomputed=self.vectors,
             trust_remote_code=self.trust_remote_code,
@@ -74,7 +77,14 @@ def resolve_folder(data: str) -> Path:
 
 
 def load_domains(options: DataOptions, source: ItemVectors, *, seed: int = 0) -> list[Domain]:
-    """The domains of `--data`."""
+    """The domains of `--data`.
+
+    Raises:
+        ValueError: two folders have the same name, by which domains are told apart.
+    """
+    names = [Path(data).resolve().name for data in options.data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of the data folders have the same name ({', '.join(sorted(names))}); rename one")
     unordered_events = cast(Literal["error", "drop"], options.unordered_events)
     return [
         load_domain(resolve_folder(data), source, unordered_events=unordered_events, seed=seed) for data in options.data

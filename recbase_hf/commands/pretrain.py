@@ -8,17 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recbase_hf.commands.options import DataOptions, load_domains, log_to_terminal, require_same_settings
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
 from recbase_hf.config import option, parse_arguments, part_of
-from recbase_hf.data.domain import Domain, ItemVectors
-from recbase_hf.data.histories import Histories
-from recbase_hf.data.packing import PackedRows, pack_histories
+from recbase_hf.data.domain import ItemVectors
 from recbase_hf.language_model import MODEL_SIZES
 from recbase_hf.text.template import ItemTemplate
 from recbase_hf.training.pretrain import Pretraining, train_language_model
+from recbase_hf.training.rows import training_rows
 
 __all__ = ["Pretrain", "main", "pretrain"]
 
@@ -29,7 +26,7 @@ logger = logging.getLogger("recbase_hf")  # `python -m` calls this module `__mai
 class Pretrain(Pretraining, DataOptions):
     """Pretrain the language model on histories of semantic IDs. Without flags: on the embedded data set."""
 
-    output: str = option("runs/pretrain", help="folder; the bundle comes into its sub-folder `model`")
+    output: str = option("runs/recbase", help="folder; the bundle comes into its sub-folder `model`")
     tokenizer: str | None = option(
         None, help="tokenizer folder or Hub id; default OUTPUT/tokenizer, trained if missing"
     )
@@ -39,7 +36,7 @@ class Pretrain(Pretraining, DataOptions):
     )
     size: str = option("tiny", help="size of the model", choices=tuple(MODEL_SIZES))
     row_length: int = option(512, help="tokens a packed row")
-    max_items: int = option(100, help="items a training window")
+    max_items: int = option(100, help="items a training window, and the context of the model")
     max_users: int = option(
         0, help="users of each data set, drawn at random, so that none drowns the others; 0 takes all"
     )
@@ -77,8 +74,16 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         return folder
 
     layout = tokenizer.layout
-    train, validation = _packed_rows(options, domains, tokenizer)
-    config = qwen2_config(options.size, layout)
+    train, validation = training_rows(
+        domains,
+        tokenizer,
+        row_length=options.row_length,
+        max_items=options.max_items,
+        max_users=options.max_users,
+        validation_share=options.validation_share,
+        seed=options.seed,
+    )
+    config = qwen2_config(options.size, layout, max_items=options.max_items)
     model = new_language_model(config, seed=options.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
@@ -96,7 +101,6 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         accelerator=accelerator,
         folder=Path(options.output) / "training" / "model",
     )
-    accelerator.end_training()
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(model).to("cpu")
         card = training_card(model, tokenizer, domains=domains, options=settings, log=log, targets=train.num_targets)
@@ -104,6 +108,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         save_bundle(folder, model, tokenizer, card=card, record=record)
         logger.info("model in %s", folder)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return folder
 
 
@@ -116,43 +121,13 @@ def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
                 data=options.data,
                 unordered_events=options.unordered_events,
                 vectors=options.vectors,
+                trust_remote_code=options.trust_remote_code,
                 output=options.output,
                 seed=options.seed,
             ),
             accelerator,
         )
     return folder
-
-
-def _packed_rows(options: Pretrain, domains: list[Domain], tokenizer: Any) -> tuple[PackedRows, PackedRows]:
-    """Rows of training users and of validation users, over all domains."""
-    codes = np.concatenate([tokenizer.encode_items(domain.vectors) for domain in domains])
-    rng = np.random.default_rng(options.seed)
-    histories = _joined(domains, options.max_users, rng)
-    histories = histories.select(np.flatnonzero(histories.lengths >= 2))  # one item alone has nothing to predict it
-    order = rng.permutation(len(histories))
-    held_out = max(1, int(options.validation_share * len(histories)))
-    packing = {"row_length": options.row_length, "max_items": options.max_items}
-    return (
-        pack_histories(histories.select(np.sort(order[held_out:])), codes, tokenizer.layout, **packing),
-        pack_histories(histories.select(np.sort(order[:held_out])), codes, tokenizer.layout, **packing),
-    )
-
-
-def _joined(domains: list[Domain], max_users: int, rng: np.random.Generator) -> Histories:
-    """The users of all domains, at most `max_users` each (0: all), over one numbering of their items."""
-    parts = [domain.histories for domain in domains]
-    if max_users:
-        parts = [part.select(np.sort(rng.permutation(len(part))[:max_users])) for part in parts]
-    first_items = np.cumsum([0] + [len(domain.items) for domain in domains])
-    first_events = np.cumsum([0] + [len(part.items) for part in parts])
-    return Histories(
-        users=np.concatenate([part.users for part in parts]),
-        offsets=np.concatenate(
-            [[0], *(part.offsets[1:] + first for part, first in zip(parts, first_events, strict=False))]
-        ),
-        items=np.concatenate([part.items + first for part, first in zip(parts, first_items, strict=False)]),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

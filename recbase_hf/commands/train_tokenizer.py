@@ -22,7 +22,7 @@ logger = logging.getLogger("recbase_hf")  # `python -m` calls this module `__mai
 class TrainTokenizer(QuantizerTraining, TextOptions, DataOptions):
     """Train the CL-VAE tokenizer on item texts."""
 
-    output: str = option("runs/tokenizer", help="folder; the tokenizer comes into its sub-folder `tokenizer`")
+    output: str = option("runs/recbase", help="folder; the tokenizer comes into its sub-folder `tokenizer`")
     num_levels: int = option(4, help="codes in a semantic ID")
     codebook_size: int = option(1024, help="codes a level")
     latent_dim: int = option(64, help="width of the latent space and the code vectors")
@@ -69,7 +69,7 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
         item_template=source.template.to_dict(),
     )
     if accelerator.is_main_process:
-        with atomic_folder(folder, replaces="quantizer_config.json") as temporary:
+        with atomic_folder(folder) as temporary:
             tokenizer.save_pretrained(temporary)
             write_json(
                 temporary / "training.json", {"settings": settings, "levels": [asdict(report) for report in reports]}
@@ -96,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_to_terminal()
     from recbase_hf.training.launch import make_accelerator
 
-    train_tokenizer(options, make_accelerator(mixed_precision="no"))
+    accelerator = make_accelerator(mixed_precision="no")
+    train_tokenizer(options, accelerator)
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def load_domain(
     folder = Path(folder)
     items, interactions = read_items(folder), read_interactions(folder)
     content_hash = hash_of_tables(items, interactions)
-    item_ids = list(items["item_id"])
+    item_ids = items["item_id"][:]
     histories = build_histories(interactions, item_ids, unordered_events=unordered_events, seed=seed)
     if source.precomputed is not None:
         rows, vectors = read_vectors(folder, item_ids, source.precomputed)
@@ -94,7 +94,7 @@ def load_domain(
 
 def _encode(folder: Path, items: datasets.Dataset, source: ItemVectors) -> np.ndarray:
     texts = source.template.render_all(items)
-    require_texts(texts, list(items["item_id"]), place=f"{folder}: ")
+    require_texts(texts, items["item_id"][:], place=f"{folder}: ")
     return encode_with_cache(
         texts,
         source.template,

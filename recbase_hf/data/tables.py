@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -67,21 +68,30 @@ def read_interactions(source: TableSource) -> datasets.Dataset:
 
 
 def hash_of_tables(items: TableSource, interactions: TableSource) -> str:
-    """Sixteen hexadecimal digits that stand for the item ids and the interactions (user, item, order), in row order.
+    """Sixteen hexadecimal digits that stand for all that the two tables hold, in row order.
 
-    The same content gives the same digits whatever file format it was read from.
+    The same content gives the same digits whatever file format it was read from. Columns of nothing but missing values
+    count as absent.
     """
-    item_table, event_table = arrow_table(read_items(items)), arrow_table(read_interactions(interactions))
     digest = hashlib.sha256()
-    for column in (item_table["item_id"], event_table["user_id"], event_table["item_id"]):
-        digest.update(pc.binary_length(column).to_numpy().astype("<i8").tobytes())
-        digest.update("".join(column.to_pylist()).encode())
-    if "order" in event_table.column_names:
-        order = event_table["order"]
-        digest.update(f"order {order.type}".encode())
-        digest.update(pc.is_null(order).to_numpy().tobytes())
-        digest.update(pc.fill_null(order, 0).to_numpy().astype("<i8" if order.type == pa.int64() else "<f8").tobytes())
+    for table in (arrow_table(read_items(items)), arrow_table(read_interactions(interactions))):
+        for name in sorted(table.column_names):
+            column = _without_dictionary(table[name])
+            if column.null_count < len(column):
+                digest.update(f"column {name} ".encode())
+                digest.update(_content(column.combine_chunks()))
     return digest.hexdigest()[:16]
+
+
+def _content(values: pa.Array) -> bytes:
+    """The values as bytes, the same for every width of number or text that holds them."""
+    if _is_numeric(values.type) or _is_text(values.type):
+        present = pc.is_valid(values).to_numpy(zero_copy_only=False).tobytes()
+        texts = pc.fill_null(pc.cast(values, pa.large_string()), "")
+        return (
+            present + pc.binary_length(texts).to_numpy().astype("<i8").tobytes() + "".join(texts.to_pylist()).encode()
+        )
+    return json.dumps(values.to_pylist(), ensure_ascii=False, default=str).encode()
 
 
 def _as_dataset(table: pa.Table) -> datasets.Dataset:
@@ -122,6 +132,8 @@ def _with_ids(table: pa.Table, name: str, origin: Origin) -> pa.Table:
 
 def _with_numbers(table: pa.Table, name: str, origin: Origin) -> pa.Table:
     column = _without_dictionary(table[name])
+    if name == "timestamp":
+        column = _seconds(column)
     if not (_is_text(column.type) or _is_numeric(column.type)):
         _raise_wrong_type(column, name, origin, f"numbers (times as seconds since 1970), not {column.type}")
     try:
@@ -138,6 +150,25 @@ def _with_numbers(table: pa.Table, name: str, origin: Origin) -> pa.Table:
         _require_labels(numbers, origin)
         numbers = pc.cast(numbers, pa.int8())
     return table.set_column(table.column_names.index(name), name, numbers)
+
+
+def _seconds(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates and times, also as ISO 8601 text, as seconds since 1970; those without a zone are read as UTC."""
+    if _is_text(times.type):
+        try:
+            _numbers(times)
+            return times
+        except pa.ArrowInvalid:
+            texts = pc.cast(times, pa.string())
+            texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), pa.scalar(None, pa.string()), texts)
+            try:
+                times = pc.cast(texts, pa.timestamp("us"))
+            except pa.ArrowInvalid:
+                return times  # the reader of numbers says which cell it is
+    if pa.types.is_timestamp(times.type) or pa.types.is_date(times.type):
+        microseconds = pc.cast(pc.cast(times, pa.timestamp("us"), safe=False), pa.int64())
+        return pc.divide(pc.cast(microseconds, pa.float64()), 1e6)
+    return times
 
 
 def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:

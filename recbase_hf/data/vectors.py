@@ -10,6 +10,7 @@ import numpy as np
 
 from recbase_hf.data.tables import read_items
 from recbase_hf.errors import DataError
+from recbase_hf.text.encoder import normalize_rows
 
 __all__ = ["read_vectors"]
 
@@ -19,7 +20,8 @@ def read_vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read `<name>_f16.npy`, (n, d) floating, and `<name>_ids.parquet`, whose column `item_id` names its rows.
 
-    Returns `rows`, the positions in `item_ids` that have a vector, (n,) int64 ascending, and `vectors`, (n, d) float32.
+    Returns `rows`, the positions in `item_ids` that have a vector, (n,) int64 ascending, and `vectors`, (n, d) float32
+    of length 1.
 
     Raises `FileNotFoundError` if a file is missing, and `DataError` if there is no vector, the counts differ, a vector
     is not finite, or an id is missing, repeated or not in `item_ids`.
@@ -44,7 +46,7 @@ def read_vectors(
             f"{vectors_path}, row {first + 1}: the vector of {ids[first]!r} holds NaN or infinity; make it again"
         )
     order = np.argsort(rows)
-    return rows[order], vectors[order].astype(np.float32)
+    return rows[order], normalize_rows(vectors[order])
 
 
 def _read_matrix(path: Path) -> np.ndarray:

@@ -108,10 +108,12 @@ def render_table(results: dict[str, Any]) -> str:
 def _caption(results: dict[str, Any]) -> str:
     protocol, figures = results["protocol"], results["figures"]
     users = f"{figures[0]['scored_users']:,}" if figures else "no"
+    seen = results["model"].get("was_trained_on_this_data")
     return (
         f"{results['dataset'].get('name', 'unnamed data set')}: {users} users, "
         f"{protocol.get('num_candidates', 'unknown number of')} candidates each, "
         f"protocol {protocol.get('name', 'unnamed')}, seed {protocol.get('seed', 'unknown')}"
+        + (" (NOT zero-shot: the model was trained on this data set)" if seen else "")
     )
 
 

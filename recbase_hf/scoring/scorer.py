@@ -54,7 +54,9 @@ class RecBaseScorer:
         recorded = getattr(model.config, "recbase", None)
         if recorded is not None:
             require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
-        self.model = model
+        if model.config._attn_implementation not in ("sdpa", "eager"):
+            model.set_attn_implementation("sdpa")  # others cannot show a candidate only its own prefixes
+        self.model = model.eval()
         self.tokenizer = tokenizer
         self.strategy = strategy
 
@@ -119,7 +121,7 @@ class RecBaseScorer:
 
         Each candidate is scored by itself; other candidates do not change its score.
         """
-        if _is_single(history, candidates):
+        if _is_one_user(history) and _is_one_user(candidates):
             return self.score_rows([catalog.rows(history)], [catalog.rows(candidates)], catalog=catalog, method=method)[
                 0
             ]
@@ -136,8 +138,17 @@ class RecBaseScorer:
         catalog: ItemCatalog,
         method: ScoreMethod = "catalog",
     ) -> list[np.ndarray]:
-        """`score` for a batch of users, with catalog rows in place of item ids."""
+        """`score` for a batch of users, with catalog rows in place of item ids.
+
+        Raises:
+            IndexError: a row is not one of the catalog.
+        """
         self._check(catalog)
+        for rows in (*histories, *candidates):
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(catalog):
+                raise IndexError(
+                    f"rows {rows.min()} to {rows.max()} are not all of the catalog's 0 to {len(catalog) - 1}"
+                )
         histories = [rows[-self.max_history :] for rows in histories]
         scores = _STRATEGIES[self.strategy](self.model, catalog, histories, candidates, method=checked_method(method))
         for user, part in enumerate(scores):
@@ -154,11 +165,11 @@ class RecBaseScorer:
         method: ScoreMethod = "catalog",
         exclude: Iterable[Any] = (),
         exclude_history: bool = True,
-    ) -> list[Recommendation]:
+    ) -> Any:
         """The `k` items of the catalog with the highest scores, by scoring the whole catalog.
 
         Args:
-            history: item ids, oldest first; may be empty.
+            history: item ids, oldest first (may be empty), or one such list a user.
             k: how many.
             catalog: where to choose from.
             method: as in `score`.
@@ -166,11 +177,15 @@ class RecBaseScorer:
             exclude_history: whether the items of the history must not come back.
 
         Returns:
-            Distinct items of the catalog, best first; equal scores (colliding semantic IDs) in the catalog's order.
+            A list of `Recommendation`, or one a user: distinct items of the catalog, best first; equal scores
+            (colliding semantic IDs) in the catalog's order.
 
         Raises:
             ValueError: fewer than `k` items remain.
         """
+        if not _is_one_user(history):
+            options: dict[str, Any] = {"method": method, "exclude": list(exclude), "exclude_history": exclude_history}
+            return [self.recommend(ids, k, catalog=catalog, **options) for ids in history]
         allowed = np.ones(len(catalog), dtype=bool)
         history_rows = catalog.rows(history)
         allowed[catalog.rows(exclude)] = False
@@ -192,6 +207,8 @@ class RecBaseScorer:
         require_same_fingerprint(tokenizer=self.tokenizer.fingerprint, catalog=catalog.fingerprint)
 
 
-def _is_single(history: Sequence[Any], candidates: Sequence[Any]) -> bool:
-    nested = (list, tuple, np.ndarray)
-    return not any(isinstance(part[0], nested) for part in (history, candidates) if len(part))
+def _is_one_user(items: Any) -> bool:
+    """Whether these are item ids, and not a list of such lists."""
+    if isinstance(items, str):
+        raise TypeError(f"give a list of item ids, not the single string {items!r}")
+    return not any(isinstance(item, list | tuple | np.ndarray) for item in items)

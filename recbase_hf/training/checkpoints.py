@@ -32,14 +32,12 @@ def save_checkpoint(
     *,
     settings: dict[str, Any] | None = None,
     keep: int = 2,
-    tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `folder/step-00000042` whole or not at all, then drop all but the `keep` newest. Call on every process.
 
     Args:
         state: JSON content to come back as it is (data position, history).
         settings: JSON content that a resuming run must agree with.
-        tensors: further tensors to come back, the same on every process.
     """
     from safetensors.torch import save_file
 
@@ -58,7 +56,6 @@ def save_checkpoint(
                 temporary / "model.safetensors",
             )
             save_file(arrays, temporary / "optimizer.safetensors")
-            save_file(tensors or {}, temporary / "tensors.safetensors")
             facts = {"step": step, "settings": settings, "param_groups": moments["param_groups"], "state": state}
             write_json(temporary / "state.json", facts)
         for old in _checkpoints(folder)[:-keep]:
@@ -71,8 +68,8 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     *,
     settings: dict[str, Any] | None = None,
-) -> tuple[int, dict[str, Any], dict[str, torch.Tensor]]:
-    """Restore model and optimizer in place; returns (step, state, tensors) as saved.
+) -> tuple[int, dict[str, Any]]:
+    """Restore model and optimizer in place; returns (step, state) as saved.
 
     Raises:
         ValueError: saved with other `settings`; model and optimizer are as they were.
@@ -97,7 +94,7 @@ def load_checkpoint(
         optim_state_dict={"state": moments, "param_groups": saved["param_groups"]},
         options=_OPTIONS,
     )
-    return saved["step"], saved["state"], load_file(checkpoint / "tensors.safetensors")
+    return saved["step"], saved["state"]
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:

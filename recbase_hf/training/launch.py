@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 __all__ = ["make_accelerator"]
@@ -25,7 +26,7 @@ def make_accelerator(
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import GradientAccumulationPlugin, is_bf16_available
+    from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, is_bf16_available
 
     on_cpu = not torch.accelerator.is_available()
     if mixed_precision == "auto":
@@ -39,11 +40,16 @@ def make_accelerator(
         mixed_precision=mixed_precision,
         log_with=list(trackers) or None,
         project_dir=folder,
+        # The others wait while the first process encodes all texts, which may take longer than the usual ten minutes.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
     )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != launched:
+    launched = os.environ.get("WORLD_SIZE", "1")
+    # `accelerate launch --cpu --num_processes 2` announces a group of processes, then starts one that is not in it.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        launched = "several"
+    if launched != str(accelerator.num_processes):
         raise RuntimeError(
-            f"{launched} processes were launched but Accelerate sees {accelerator.num_processes}; on a machine without "
-            "GPU start several with: accelerate launch --multi_gpu --num_processes 2 examples/pretrain.py"
+            f"{launched} processes were asked for but Accelerate sees {accelerator.num_processes}; on a machine "
+            "without GPU start several with: accelerate launch --multi_gpu --num_processes 2 examples/pretrain.py"
         )
     return accelerator

@@ -111,9 +111,12 @@ class _Trainer:
         self.rows_per_micro_batch = training.batch_rows // micro_batches
         self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
         self.train_rows, self.validation_rows = _tensors(train), _tensors(validation)
+        # What a resumed run must agree with; how often to save or evaluate is free, and so is the version of a library.
         self.settings = {
-            "training": asdict(training),
-            "model": model.config.to_diff_dict(),
+            "training": {key: value for key, value in asdict(training).items() if not key.endswith("_every")},
+            "model": {
+                key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"
+            },
             "rows": hashlib.sha256(np.ascontiguousarray(train.input_ids).data).hexdigest(),
         }
         model.train()
@@ -156,27 +159,33 @@ class _Trainer:
                 self.accelerator.backward(loss * processes * accumulation)
                 total += loss.detach()
                 if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
+                    if self.accelerator.scaler is None:  # under fp16 the scaler skips such a step
+                        self._require_finite(float(norm), "loss or its gradient", step)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         mean = float(self.accelerator.reduce(total, reduction="sum"))
-        if not math.isfinite(mean):
-            last = latest_checkpoint(self.folder / "checkpoints")
-            raise FloatingPointError(
-                f"the loss is {mean} at step {step + 1}; the last good state is {last or 'none yet'}. "
-                "Lower learning_rate, or look at the data of this step"
-            )
+        self._require_finite(mean, "loss", step)
         return mean
 
+    def _require_finite(self, number: float, what: str, step: int) -> None:
+        if not math.isfinite(number):
+            last = latest_checkpoint(self.folder / "checkpoints")
+            raise FloatingPointError(
+                f"the {what} is {number} at step {step + 1}; the last good state is {last or 'none yet'}. "
+                "Lower learning_rate, or look at the data of this step"
+            )
+
     def _loss_sum(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
-        logits = self._logits(input_ids, position_ids)
+        logits = self._logits(self.model, input_ids, position_ids)
         return cross_entropy(
             logits.flatten(0, 1).float(), labels.flatten().long(), reduction="sum", ignore_index=IGNORED
         )
 
-    def _logits(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+    @staticmethod
+    def _logits(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         # Without `use_cache=False` transformers does not see the packing, and users attend to each other.
-        return self.model(input_ids=input_ids.long(), position_ids=position_ids.long(), use_cache=False).logits
+        return model(input_ids=input_ids.long(), position_ids=position_ids.long(), use_cache=False).logits
 
     def _learning_rate(self, step: int) -> float:
         warm_up = max(1, round(self.training.warm_up_share * self.num_steps))
@@ -199,13 +208,15 @@ class _Trainer:
     @torch.no_grad()
     def _validation_losses(self) -> list[float]:
         """Mean loss a level over all validation rows, shared out over the processes."""
-        self.model.eval()
+        # Not the distributed wrapper: its forwards wait for each other, and a process may have fewer rows than another.
+        model = self.accelerator.unwrap_model(self.model)
+        model.eval()
         sums = torch.zeros(2, self.layout.num_levels, device=self.accelerator.device)
         mine = range(self.accelerator.process_index, len(self.validation_rows), self.accelerator.num_processes)
         for start in range(0, len(mine), self.rows_per_micro_batch):
             rows = torch.tensor(list(mine[start : start + self.rows_per_micro_batch]))
             batch = [tensor[rows].to(self.accelerator.device) for tensor in self.validation_rows.tensors]
-            sums += torch.stack(level_losses(self._logits(batch[0], batch[1]), batch[2], self.layout))
+            sums += torch.stack(level_losses(self._logits(model, batch[0], batch[1]), batch[2], self.layout))
         self.model.train()
         sums = self.accelerator.reduce(sums, reduction="sum")
         return (sums[0] / sums[1].clamp_min(1)).tolist()
@@ -231,7 +242,7 @@ class _Trainer:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
         step = 0
         if checkpoint is not None:
-            step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self.settings)
+            step, state = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self.settings)
             self.log = state["log"]
             logger.info("resumed from %s", checkpoint)
         if self.accelerator.is_main_process:

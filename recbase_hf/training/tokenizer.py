@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from recbase_hf.training.checkpoints import latest_checkpoint, load_checkpoint, 
 __all__ = ["LevelReport", "QuantizerTraining", "train_quantizer"]
 
 logger = logging.getLogger(__name__)
+
+MAX_VALIDATION_ITEMS = 10_000
+"""They go through the model at once, and judge settling as well as any number more."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ class _Trainer:
         self.accelerator = accelerator
         self.vectors = vectors
         held_out = max(1, int(len(vectors) * training.validation_share)) if len(vectors) > 10 else 0
+        held_out = min(held_out, MAX_VALIDATION_ITEMS)
         order = torch.from_numpy(np.random.default_rng(training.seed).permutation(len(vectors)))
         self.train_rows = vectors[order[held_out:]]
         self.valid_rows = (vectors[order[:held_out]] if held_out else vectors).to(accelerator.device)
@@ -170,13 +175,14 @@ class _Trainer:
             self._step(batch, step)
             step += 1
             bar.update()
-            if step % training.evaluate_every == 0:
-                used = self._evaluate()
-                bar.set_postfix(
-                    level=self.curriculum.level + 1, loss=f"{self.curriculum.evaluations[-1][0]:.4f}", used=used
-                )
+            evaluated = step % training.evaluate_every == 0
+            if evaluated:
+                loss, used = self._evaluate()
+                bar.set_postfix(level=self.curriculum.level + 1, loss=f"{loss:.4f}", used=int(used))
             if self.curriculum.settled(step, training):
                 self.curriculum.open_next(step)
+            elif evaluated:  # a code that is moved needs steps to settle, so not when the level is done
+                self._replace_unused()
             if checkpoints is not None and step % training.save_every == 0:
                 self._save(checkpoints, step)
         bar.close()
@@ -202,7 +208,10 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate * warm_up
         # `backward` divides by the micro-batches of the accelerator's steps; here every batch is a step.
-        self.accelerator.backward(self.model(batch).loss * self.accelerator.gradient_accumulation_steps)
+        loss = self.model(batch).loss
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the quantizer's loss is {float(loss)} at step {step + 1}; lower learning_rate")
+        self.accelerator.backward(loss * self.accelerator.gradient_accumulation_steps)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -222,23 +231,27 @@ class _Trainer:
             for earlier in range(level):  # which momentum would go on moving
                 self._forget_moments(earlier, torch.arange(config.codebook_size))
 
-    def _evaluate(self) -> int:
-        """Record validation loss and code use of the newest level; give unused codes of all levels new places."""
+    def _evaluate(self) -> tuple[float, float]:
+        """Validation loss and used codes of the newest level; both are recorded."""
         self.inner.eval()
-        sample = self._sample(16 * self.inner.config.codebook_size, seed=1_000_000)
-        used = 0
-        for level in range(self.curriculum.level + 1):
-            residuals = self.inner.residuals(sample, level)
-            book = self.inner.codebooks[level]
-            counts = torch.bincount(torch.cdist(residuals, book).argmin(dim=1), minlength=len(book))
-            used = int((counts > 0).sum())
-            frozen = self.inner.config.freeze_earlier_levels and level < self.curriculum.level
-            if not frozen:
-                self._replace(level, torch.nonzero(counts == 0)[:, 0], residuals)
         with torch.no_grad():
             loss = float(self.inner(self.valid_rows).reconstruction_loss)
-        self.curriculum.evaluations.append((loss, float(used)))
-        return used
+        counts, _ = self._code_use(self.curriculum.level)
+        self.curriculum.evaluations.append((loss, float((counts > 0).sum())))
+        return self.curriculum.evaluations[-1]
+
+    def _replace_unused(self) -> None:
+        """Give the unused codes of all levels that still learn new places."""
+        first = self.curriculum.level if self.inner.config.freeze_earlier_levels else 0
+        for level in range(first, self.curriculum.level + 1):
+            counts, residuals = self._code_use(level)
+            self._replace(level, torch.nonzero(counts == 0)[:, 0], residuals)
+
+    def _code_use(self, level: int) -> tuple[Tensor, Tensor]:
+        """How often a sample of items uses each code of a level, and the sample's residuals there."""
+        residuals = self.inner.residuals(self._sample(16 * self.inner.config.codebook_size, seed=1_000_000), level)
+        codes = torch.cdist(residuals, self.inner.codebooks[level]).argmin(dim=1)
+        return torch.bincount(codes, minlength=self.inner.config.codebook_size), residuals
 
     def _replace(self, level: int, unused: Tensor, residuals: Tensor) -> None:
         if len(unused) == 0:
@@ -261,20 +274,24 @@ class _Trainer:
         rows = np.random.default_rng((self.training.seed, seed)).permutation(len(self.train_rows))[:size]
         return self.train_rows[torch.from_numpy(rows)].to(self.accelerator.device)
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
-        settings = {key: value for key, value in self.inner.config.to_dict().items() if not key.startswith("_")}
+        """What a resumed run must agree with; how often to save is free, and so is the version of a library."""
+        config, training = self.inner.config.to_dict(), asdict(self.training)
+        config = {key: value for key, value in config.items() if key != "transformers_version" and key[0] != "_"}
+        del training["save_every"]
         vectors = hashlib.sha256(self.vectors.numpy().data).hexdigest()
-        return {"config": settings, "training": asdict(self.training), "vectors": vectors}
+        return {"config": config, "training": training, "vectors": vectors}
 
     def _save(self, checkpoints: str | Path, step: int) -> None:
         state = {"curriculum": asdict(self.curriculum)}
-        save_checkpoint(checkpoints, step, self.model, self.optimizer.optimizer, state, settings=self._settings())
+        save_checkpoint(checkpoints, step, self.model, self.optimizer.optimizer, state, settings=self._settings)
 
     def _resume(self, checkpoints: str | Path | None) -> int:
         checkpoint = latest_checkpoint(checkpoints) if checkpoints is not None else None
         if checkpoint is None:
             return 0
-        step, state, _ = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self._settings())
+        step, state = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self._settings)
         curriculum = state["curriculum"]
         curriculum["evaluations"] = [tuple(pair) for pair in curriculum["evaluations"]]
         self.curriculum = _Curriculum(**curriculum)

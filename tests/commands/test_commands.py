@@ -166,7 +166,8 @@ def test_evaluate_writes_results_and_prints_their_table(made, unseen, tmp_path, 
     assert results["dataset"]["name"] == "unseen"
     assert (results["dataset"]["users"], results["dataset"]["items"], results["dataset"]["events"]) == (20, 45, 100)
     assert (results["protocol"]["num_users"], results["protocol"]["num_candidates"]) == (15, 4)
-    assert results["model"]["trained_on"].keys() == {"toys"}
+    assert results["model"]["training"]["data"].keys() == {"toys"}
+    assert not results["model"]["was_trained_on_this_data"]
     assert results["command"].startswith("recbase evaluate --model")
     names = [figures["name"] for figures in results["figures"]]
     assert len(names) >= 4, "RecBase and baselines"

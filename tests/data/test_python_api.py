@@ -267,12 +267,12 @@ def test_build_is_kept_until_the_environment_changes(
     monkeypatch.setattr(python_api, "_environment_hash", lambda domain: "one")
     folder = build_python_api(tmp_path / "out", "stdlib")
     content = [(folder / name).read_bytes() for name in ("items.parquet", "interactions.parquet")]
-    (folder / "marker").touch()
+    written = (folder / "dataset.json").stat().st_mtime_ns
     build_python_api(folder, "stdlib")
-    assert (folder / "marker").exists()
+    assert (folder / "dataset.json").stat().st_mtime_ns == written
     monkeypatch.setattr(python_api, "_environment_hash", lambda domain: "two")
     build_python_api(folder, "stdlib")
-    assert not (folder / "marker").exists()
+    assert (folder / "dataset.json").stat().st_mtime_ns > written
     assert content == [(folder / name).read_bytes() for name in ("items.parquet", "interactions.parquet")]
 
 

@@ -169,7 +169,7 @@ def test_faulty_items_are_named(rows: Any, message: str) -> None:
         ("label", [1, 2], "row 2, column 'label': 2 is neither 0 nor 1"),
         ("label", [0.5, None], "row 1, column 'label': 0.5 is neither"),
         ("order", ["1", "first"], "row 2, column 'order': 'first' is not a number"),
-        ("timestamp", [None, pd.Timestamp("2020-01-01")], "row 2, column 'timestamp': .*seconds since 1970"),
+        ("timestamp", [None, "yesterday"], "row 2, column 'timestamp': .*not a number"),
         ("rating", [None, ["x"]], "row 2, column 'rating'"),
         ("user_id", ["u", None], "row 2, column 'user_id': the id is missing"),
     ],
@@ -231,3 +231,26 @@ def test_missing_and_ambiguous_files_are_named(tmp_path: Path) -> None:
         read_items(tmp_path)
     with pytest.raises(TypeError, match="one split of a dataset"):
         read_items(datasets.DatasetDict())
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.to_datetime(["2020-01-01T00:00:00.0", "2020-01-01T00:00:01.5", None]),
+        ["2020-01-01 00:00:00", "2020-01-01T00:00:01.5", None],
+        [1577836800, 1577836801.5, None],
+    ],
+)
+def test_times_in_any_common_form_are_read_as_seconds(times):
+    table = pd.DataFrame({"user_id": "u", "item_id": ["a", "b", "c"], "timestamp": times})
+    assert read_interactions(table)["timestamp"][:] == [1577836800.0, 1577836801.5, None]
+
+
+def test_the_hash_changes_with_any_cell_of_either_table():
+    items = [{"item_id": "a", "title": "one"}, {"item_id": "b", "title": "two"}]
+    events = [{"user_id": "u", "item_id": "a", "timestamp": 1}, {"user_id": "u", "item_id": "b", "timestamp": 2}]
+    hashes = {hash_of_tables(items, events)}
+    for table, changed in ((items, {"title": "three"}), (events, {"timestamp": 3}), (events, {"label": 0})):
+        other = [{**table[0], **changed}, *table[1:]]
+        hashes.add(hash_of_tables(*((other, events) if table is items else (items, other))))
+    assert len(hashes) == 4

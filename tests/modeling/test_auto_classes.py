@@ -82,7 +82,7 @@ def test_the_class_itself_loads_every_folder(folders, world, kind, lacking):
 def test_the_shipped_tokenizer_encodes_items_as_ours_does(world, without_package):
     answer = without_package[True]
     assert answer["fingerprint"] == world.tokenizer.fingerprint
-    assert answer["codes"] == world.catalog.codes.tolist()
+    assert answer["codes"] == world.tokenizer.encode_items(world.catalog.texts).tolist()
 
 
 def test_texts_without_the_package_are_refused_with_the_command_that_installs_it(without_package):
@@ -94,7 +94,10 @@ def test_the_shipped_tokenizer_finds_the_text_encoder_of_an_imported_package(bun
     assert not isinstance(tokenizer, RecBaseTokenizer)
     encoder = world.tokenizer.attached_text_encoder
     monkeypatch.setattr(recbase_hf, "load_text_encoder", lambda name, revision: encoder, raising=False)
-    assert tokenizer.encode_items(world.catalog.texts).tolist() == world.catalog.codes.tolist()
+    assert (
+        tokenizer.encode_items(world.catalog.texts).tolist()
+        == world.tokenizer.encode_items(world.catalog.texts).tolist()
+    )
 
 
 def test_a_bundle_is_a_plain_qwen2_with_and_without_the_package(bundle, without_package):

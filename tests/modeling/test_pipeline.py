@@ -43,10 +43,14 @@ def test_other_numbers_of_levels_score_alike(num_levels):
     np.testing.assert_allclose(found["scores"], joint_scores(world, [3, 4], range(6)), rtol=1e-5)
 
 
-def test_texts_are_scored_as_a_catalog_of_these_texts_would_be(world, scoring):
+def test_texts_are_scored_as_their_codes_are_whatever_else_is_in_the_call(world, scoring):
     texts = world.catalog.texts
-    found = scoring({"history": texts[:3], "candidates": texts[3:]})
-    np.testing.assert_allclose(found["scores"], joint_scores(world, range(3), range(3, 40)), rtol=1e-5)
+    codes = world.tokenizer.encode_items(texts)
+    found = scoring({"history": texts[:3], "candidates": texts[3:]})["scores"]
+    by_codes = scoring({"history": codes[:3].tolist(), "candidates": codes[3:].tolist()})["scores"]
+    np.testing.assert_allclose(found, by_codes, rtol=1e-5)
+    alone = scoring({"history": texts[:3], "candidates": texts[3:4]})["scores"]
+    np.testing.assert_allclose(alone, found[:1], rtol=1e-5)
 
 
 def test_lists_arrays_and_a_stream_of_requests_score_alike(scoring, scoring_request):

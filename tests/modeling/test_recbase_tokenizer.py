@@ -128,13 +128,12 @@ def test_the_rust_tokenizer_gives_the_same_ids(tokenizer, text):
 
 def test_codes_of_items_do_not_depend_on_the_batch(tokenizer):
     vectors = vectors_of(20)
-    mean = tokenizer.catalog_mean(vectors)
-    whole = tokenizer.encode_items(vectors)
-    assert whole.dtype == np.int64
-    assert tokenizer.encode_items(vectors, mean=mean).tolist() == whole.tolist()
-    one_by_one = [tokenizer.encode_items(vectors[row : row + 1], mean=mean)[0].tolist() for row in range(20)]
-    assert one_by_one == whole.tolist()
-    assert tokenizer.encode_items(vectors[::-1].copy(), mean=mean).tolist() == whole[::-1].tolist()
+    for mean in (None, tokenizer.catalog_mean(vectors)):
+        whole = tokenizer.encode_items(vectors, mean=mean)
+        assert whole.dtype == np.int64
+        one_by_one = [tokenizer.encode_items(vectors[row : row + 1], mean=mean)[0].tolist() for row in range(20)]
+        assert one_by_one == whole.tolist()
+        assert tokenizer.encode_items(vectors[::-1].copy(), mean=mean).tolist() == whole[::-1].tolist()
 
 
 def test_texts_go_through_the_text_encoder(tokenizer):

@@ -171,3 +171,27 @@ def test_wrong_arguments_are_named(world):
         RecBaseScorer(world.model, world.tokenizer, strategy="guess")
     with pytest.raises(ValueError, match="tokens"):
         RecBaseScorer(world.model, make_tokenizer(codebook_size=64))
+
+
+def test_many_users_are_recommended_to_as_one_by_one(world):
+    scorer = RecBaseScorer(world.model, world.tokenizer)
+    histories = [["item-2", "item-30"], [], ["item-7"]]
+    together = scorer.recommend(histories, 5, catalog=world.catalog)
+    assert together == [scorer.recommend(history, 5, catalog=world.catalog) for history in histories]
+
+
+def test_histories_come_as_any_sequence_but_not_as_one_string(world):
+    import pandas as pd
+
+    scorer = RecBaseScorer(world.model, world.tokenizer)
+    history = pd.Series(["item-2", "item-30"], index=[7, 9])
+    expected = scorer.score(["item-2", "item-30"], ["item-1"], catalog=world.catalog)
+    np.testing.assert_array_equal(scorer.score(history, ("item-1",), catalog=world.catalog), expected)
+    with pytest.raises(TypeError, match="not the single string 'item-2'"):
+        scorer.score("item-2", ["item-1"], catalog=world.catalog)
+
+
+def test_rows_outside_the_catalog_are_refused(world):
+    scorer = RecBaseScorer(world.model, world.tokenizer)
+    with pytest.raises(IndexError, match="-1"):
+        scorer.score_rows(as_rows([[-1]]), as_rows([[0]]), catalog=world.catalog)

@@ -40,15 +40,14 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_model_optimizer_state_and_tensors_come_back(tmp_path):
+def test_model_optimizer_and_state_come_back(tmp_path):
     model, optimizer = make_pair(steps=3)
     state = {"log": [{"loss": 0.1 + 0.2}], "name": "ünïcode", "nothing": None}
-    save_checkpoint(tmp_path, 3, model, optimizer, state, tensors={"counts": torch.arange(4)})
+    save_checkpoint(tmp_path, 3, model, optimizer, state)
 
     loaded, loaded_optimizer = make_pair(seed=1)
-    step, loaded_state, tensors = load_checkpoint(latest_checkpoint(tmp_path), loaded, loaded_optimizer)
+    step, loaded_state = load_checkpoint(latest_checkpoint(tmp_path), loaded, loaded_optimizer)
     assert (step, loaded_state) == (3, state)
-    assert torch.equal(tensors["counts"], torch.arange(4))
     assert same(model.state_dict(), loaded.state_dict())
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight, "weights stay tied"
     moments = zip(model.parameters(), loaded.parameters(), strict=True)
@@ -74,7 +73,7 @@ def test_only_safetensors_and_json_are_written(tmp_path):
     save_checkpoint(tmp_path, 1, *make_pair(steps=1), {"a": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     names = sorted(path.name for path in (tmp_path / "step-00000001").iterdir())
-    assert names == ["model.safetensors", "optimizer.safetensors", "state.json", "tensors.safetensors"]
+    assert names == ["model.safetensors", "optimizer.safetensors", "state.json"]
     assert json.loads((tmp_path / "step-00000001" / "state.json").read_text())["state"] == {"a": 1}
 
 

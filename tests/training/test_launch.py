@@ -30,5 +30,14 @@ def test_gradient_accumulation_is_passed_on():
 def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
     make_accelerator()  # this process takes itself for the only one
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match=r"2 processes were launched but Accelerate sees 1.*--multi_gpu"):
+    with pytest.raises(RuntimeError, match=r"2 processes were asked for but Accelerate sees 1.*--multi_gpu"):
+        make_accelerator()
+
+
+def test_a_launch_that_silently_started_one_process_is_refused(monkeypatch):
+    # what `accelerate launch --cpu --num_processes 2` leaves in the environment of the one process that it starts
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(RuntimeError, match=r"several processes were asked for but Accelerate sees 1"):
         make_accelerator()

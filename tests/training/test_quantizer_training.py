@@ -172,7 +172,7 @@ def test_unused_codes_are_moved_to_the_residuals_and_forget_their_momentum(tmp_p
 
     with before_each_step(throw_away):
         shape = make_config(num_levels=1)
-        train(new_accelerator(), config=shape, checkpoints=tmp_path, max_steps_per_level=20, save_every=20)
+        train(new_accelerator(), config=shape, checkpoints=tmp_path, max_steps_per_level=30, save_every=20)
     codebooks = load_file(tmp_path / "step-00000020" / "model.safetensors")["codebooks"]
     moments = load_file(tmp_path / "step-00000020" / "optimizer.safetensors")
     assert codebooks.abs().max() < 100
