@@ -23,9 +23,10 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "recbase-hf needs Python 3.10 or newer: make PYTHON=python3.12")'
+	@echo "setting up $(VENV): torch and the Hugging Face stack, one to several minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
-	# torch first and pinned: left to a later step, pip could choose a build that brings gigabytes of CUDA packages
+	# torch by itself and first: pip then takes the build at hand (such as a CPU wheel in a local index) of the pinned version
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[text,demo,eval,train,dev]'
 	touch $(READY)

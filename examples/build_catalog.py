@@ -1,6 +1,8 @@
 """Encode an item table into a catalog: `python examples/build_catalog.py --model FOLDER --items items.csv`."""
 
-from recbase_hf.commands.build_catalog import main
+import sys
+
+from recbase_hf.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["build-catalog", *sys.argv[1:]])

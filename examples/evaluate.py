@@ -1,6 +1,8 @@
 """Zero-shot figures beside baselines: `python examples/evaluate.py --model FOLDER --data FOLDER`."""
 
-from recbase_hf.commands.evaluate import main
+import sys
+
+from recbase_hf.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["evaluate", *sys.argv[1:]])

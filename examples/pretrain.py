@@ -3,7 +3,9 @@
 Options: `--help`; they may come from `--config examples/configs/pretrain.yaml`.
 """
 
-from recbase_hf.commands.pretrain import main
+import sys
+
+from recbase_hf.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["pretrain", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """Recommend items of a catalog: `python examples/recommend.py --model FOLDER --catalog FOLDER --history ID ID`."""
 
-from recbase_hf.commands.recommend import main
+import sys
+
+from recbase_hf.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["recommend", *sys.argv[1:]])

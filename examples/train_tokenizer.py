@@ -3,7 +3,9 @@
 Options: `--help`; they may come from `--config examples/configs/train_tokenizer.yaml`.
 """
 
-from recbase_hf.commands.train_tokenizer import main
+import sys
+
+from recbase_hf.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["train-tokenizer", *sys.argv[1:]])

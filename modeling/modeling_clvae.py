@@ -131,7 +131,8 @@ class ClVaeModel(PreTrainedModel):
             book = self.codebooks[level].detach() if frozen else self.codebooks[level]
             distances = _squared_distances(residual, book)
             code = distances.argmin(dim=-1)
-            chosen = book[code]
+            # Not `book[code]`, whose gradient several threads add up in any order: training would not repeat.
+            chosen = nn.functional.embedding(code, book)
             codebook_loss = codebook_loss + nn.functional.mse_loss(chosen, residual.detach())
             commitment_loss = commitment_loss + nn.functional.mse_loss(residual, chosen.detach())
             entropy = entropy + _usage_entropy(distances, config.entropy_temperature)

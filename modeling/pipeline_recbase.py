@@ -18,8 +18,9 @@ __all__ = ["RecBaseScoringPipeline"]
 class RecBaseScoringPipeline(Pipeline):
     """Joint log-probability of each candidate item as the next item of a history.
 
-    Input: `{"history": items, "candidates": items}`, where items are (n, levels) codes, or texts (which needs the
-    tokenizer's text encoder; they are centered on the mean of the training corpus, there being no catalog here).
+    Input: `{"history": items, "candidates": items}`, where items are (n, levels) codes, or strings of code tokens such
+    as `<a_3><b_0><c_17><d_5>`, or texts (which needs the tokenizer's text encoder; their vectors are centered on the
+    mean of the training corpus, there being no catalog here).
     Output: `{"scores": [...], "ranking": [...]}`, natural-log probabilities and the candidates' positions, best first;
     `top_k` shortens the ranking. Items of a history beyond the model's context are dropped, the oldest first.
     """
@@ -57,13 +58,20 @@ class RecBaseScoringPipeline(Pipeline):
         are_texts = {isinstance(item, str) for item in items}
         if len(are_texts) == 2:
             raise ValueError("recbase-scoring: give history and candidates both as texts or both as codes, not mixed")
-        codes = self.tokenizer.encode_items(items) if are_texts == {True} else layout.checked(items)
+        codes = self._codes_of_strings(items) if are_texts == {True} else layout.checked(items)
         max_history = (self.model.config.max_position_embeddings - 1) // layout.num_levels - 1
         kept = codes[: len(history)][-max_history:]
         return {
             "history": torch.from_numpy(layout.history_ids(kept))[None],
             "candidates": torch.from_numpy(layout.codes_to_ids(codes[len(history) :])),
         }
+
+    def _codes_of_strings(self, items: list[str]) -> Any:
+        """Codes of strings such as `<a_3><b_0><c_17><d_5>`, or of texts."""
+        tokens = [self.tokenizer.tokenize(item) for item in items]
+        if all("".join(parts) == item.strip() for parts, item in zip(tokens, items, strict=True)):
+            return self.tokenizer.layout.ids_to_codes([self.tokenizer.convert_tokens_to_ids(parts) for parts in tokens])
+        return self.tokenizer.encode_items(items)
 
     def _forward(
         self, model_inputs: dict[str, torch.Tensor], candidates_per_forward: int = 256

@@ -8,7 +8,7 @@ from typing import Any
 from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 
-__all__ = ["load_bundle", "save_bundle"]
+__all__ = ["load_bundle", "require_folder_if_path", "save_bundle"]
 
 FORMAT_VERSION = 1
 
@@ -60,6 +60,7 @@ def load_bundle(
 
     from recbase_hf.auto import RecBaseTokenizer
 
+    require_folder_if_path(name_or_path)
     if Path(name_or_path).is_dir():
         _require_files(Path(name_or_path))
     recorded = getattr(AutoConfig.from_pretrained(name_or_path, **hub), "recbase", None)
@@ -90,6 +91,20 @@ def load_bundle(
                 f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}"
             )
     return model.to(device).eval(), tokenizer
+
+
+def require_folder_if_path(name_or_path: str | Path) -> None:
+    """Raise if this can only be a folder and is not there, instead of asking the Hub for a repository of that name.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    path, name = Path(name_or_path).expanduser(), str(name_or_path)
+    looks_like_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not path.is_dir() and (looks_like_path or (path.parent != Path() and path.parent.is_dir())):
+        raise FileNotFoundError(
+            f"there is no folder {name}; give a folder that holds a model, or the id of one on the Hub"
+        )
 
 
 def _require_files(folder: Path) -> None:

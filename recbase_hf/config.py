@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["option", "parse_arguments", "part_of"]
+__all__ = ["option", "parse_arguments", "part_of", "require_positive"]
 
 T = TypeVar("T")
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def option(default: Any = dataclasses.MISSING, *, help: str, choices: Sequence[str] | None = None) -> Any:
@@ -59,6 +60,17 @@ def parse_arguments(kind: type[T], arguments: Sequence[str] | None, *, program: 
         parser.error(str(error))
 
 
+def require_positive(options: Any, *names: str) -> None:
+    """Raise unless these fields are above zero.
+
+    Raises:
+        ValueError: names the field and its value.
+    """
+    for name in names:
+        if not getattr(options, name) > 0:
+            raise ValueError(f"{name} is {getattr(options, name)}; it must be above 0")
+
+
 def part_of(options: Any, kind: type[T]) -> T:
     """The `kind` within an options object that inherits from several dataclasses."""
     return kind(**{field.name: getattr(options, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
@@ -93,19 +105,17 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
     if hint is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     elif typing.get_origin(hint) is tuple:
-        parser.add_argument(flag, nargs="+", type=typing.get_args(hint)[0], help=text, metavar=_metavar(field.name))
+        parser.add_argument(
+            flag, nargs="+", type=typing.get_args(hint)[0], help=text, metavar=_METAVARS[typing.get_args(hint)[0]]
+        )
     else:
         choices = field.metadata["choices"]
-        metavar = None if choices else _metavar(field.name)
+        metavar = None if choices else _METAVARS[_plain_type(hint)]
         parser.add_argument(flag, type=_plain_type(hint), choices=choices, help=text, metavar=metavar)
 
 
 def _shown(default: Any) -> str:
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _metavar(name: str) -> str:
-    return name.rsplit("_", 1)[-1].upper()
 
 
 def _plain_type(hint: Any) -> Any:

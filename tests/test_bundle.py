@@ -245,3 +245,9 @@ def test_saving_over_a_bundle_replaces_its_files_and_keeps_all_others(other, cop
     shutil.rmtree(copied / ".git")
     (copied / "notes.txt").unlink()
     assert contents(copied) == contents(other)
+
+
+@pytest.mark.parametrize("name", ["runs/no/such", "./nothing", "~/nothing"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(FileNotFoundError, match=f"no folder {name}"):
+        load_bundle(name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbase_hf.bundle import require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
@@ -14,7 +15,7 @@ from recbase_hf.text.encoder import load_text_encoder
 
 __all__ = ["BuildCatalog", "build_catalog", "log_catalog", "main"]
 
-logger = logging.getLogger("recbase_hf")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def build_catalog(options: BuildCatalog) -> ItemCatalog:
     """Build and save."""
     from recbase_hf.auto import RecBaseTokenizer
 
+    require_folder_if_path(options.model)
     tokenizer = RecBaseTokenizer.from_pretrained(options.model)
     items = resolve_folder(options.items)
     if options.trust_remote_code:
@@ -60,7 +62,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     log_to_terminal()
     build_catalog(options)
-
-
-if __name__ == "__main__":
-    main()

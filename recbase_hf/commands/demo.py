@@ -22,7 +22,7 @@ from recbase_hf.config import option, parse_arguments
 
 __all__ = ["Demo", "demo", "main"]
 
-logger = logging.getLogger("recbase_hf")
+logger = logging.getLogger(__name__)
 
 # Some six thousand items cannot fill 1024 codes a level; few codes are shared by many items, so that the model sees
 # each often enough to learn what it means.
@@ -52,9 +52,9 @@ def demo(options: Demo) -> None:
     unseen = resolve_folder(options.data)
 
     logger.info("2/5 tokenizer: texts to vectors, CL-VAE to semantic IDs")
-    _launch("recbase_hf.commands.train_tokenizer", output, output / "tokenizer", TOKENIZER_FLAGS)
+    _launch("train-tokenizer", output, output / "tokenizer", TOKENIZER_FLAGS)
     logger.info("3/5 language model: next-token prediction on histories of semantic IDs")
-    _launch("recbase_hf.commands.pretrain", output, output / "model", PRETRAIN_FLAGS)
+    _launch("pretrain", output, output / "model", PRETRAIN_FLAGS)
 
     logger.info("4/5 zero-shot: catalog of the unseen domain, chosen against not-chosen items")
     results, scorer, catalog, candidate_set = evaluate(
@@ -83,7 +83,7 @@ def demo(options: Demo) -> None:
     print(f"\neverything is in {output}")
 
 
-def _launch(module: str, output: Path, made: Path, flags: tuple[str, ...]) -> None:
+def _launch(name: str, output: Path, made: Path, flags: tuple[str, ...]) -> None:
     """Run a training command under `accelerate launch`, unless its result is there."""
     if (made / "training.json").exists():
         logger.info("    reusing %s", made)
@@ -94,11 +94,12 @@ def _launch(module: str, output: Path, made: Path, flags: tuple[str, ...]) -> No
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     if not torch.accelerator.is_available():
         command += ["--cpu", "--num_cpu_threads_per_process", str(os.cpu_count() or 1)]
-    command += ["-m", module, "--output", str(output), *flags]
-    logger.info("    %s", shlex.join(["accelerate", "launch", "-m", *command[command.index(module) :]]))
+    arguments = [name, "--output", str(output), *flags]
+    command += ["-m", "recbase_hf", *arguments]
+    logger.info("    %s", shlex.join(["accelerate", "launch", "-m", "recbase_hf", *arguments]))
     status = subprocess.run(command, check=False).returncode
     if status:
-        raise SystemExit(f"{module} ended with status {status}; run the demo again to go on from its last checkpoint")
+        raise SystemExit(f"{name} ended with status {status}; run the demo again to go on from its last checkpoint")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,7 +107,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(Demo, arguments, program="recbase demo", description=Demo.__doc__ or "")
     log_to_terminal()
     demo(options)
-
-
-if __name__ == "__main__":
-    main()

@@ -110,7 +110,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results, *_ = evaluate(options)
     print(render_table(results))
     print(f"\nresults: {options.output}")
-
-
-if __name__ == "__main__":
-    main()

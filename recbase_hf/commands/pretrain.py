@@ -19,7 +19,7 @@ from recbase_hf.training.rows import training_rows
 
 __all__ = ["Pretrain", "main", "pretrain"]
 
-logger = logging.getLogger("recbase_hf")  # `python -m` calls this module `__main__`
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class Pretrain(Pretraining, DataOptions):
 def pretrain(options: Pretrain, accelerator: Any) -> Path:
     """Train and save; returns the bundle's folder. A bundle made before by the same settings is kept."""
     from recbase_hf.auto import RecBaseTokenizer
-    from recbase_hf.bundle import save_bundle
+    from recbase_hf.bundle import require_folder_if_path, save_bundle
     from recbase_hf.language_model import new_language_model, qwen2_config
     from recbase_hf.training.card import training_card
 
+    if options.tokenizer is not None:
+        require_folder_if_path(options.tokenizer)
     tokenizer = RecBaseTokenizer.from_pretrained(options.tokenizer or _own_tokenizer(options, accelerator))
     template = ItemTemplate.from_dict(tokenizer.item_template or {})
     source = ItemVectors(
@@ -143,7 +145,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder=options.output,
     )
     pretrain(options, accelerator)
-
-
-if __name__ == "__main__":
-    main()

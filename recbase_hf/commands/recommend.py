@@ -33,7 +33,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = scorer.recommend(options.history, options.k, catalog=catalog, method=options.method)  # type: ignore[arg-type]
     for item in found:
         print(f"{item.score:9.3f}  {item.item_id}  {item.title}")
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,7 @@ from recbase_hf.training.tokenizer import QuantizerTraining, train_quantizer
 
 __all__ = ["TrainTokenizer", "main", "train_tokenizer"]
 
-logger = logging.getLogger("recbase_hf")  # `python -m` calls this module `__main__`
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
         for report in reports:
             logger.info(
                 "level %d: %d steps, reconstruction loss %.3f, %d codes used, perplexity %.0f",
-                report.level + 1, report.steps, report.reconstruction_loss, report.used_codes, report.perplexity,
+                report.level, report.steps, report.reconstruction_loss, report.used_codes, report.perplexity,
             )  # fmt: skip
         logger.info("tokenizer %s in %s", tokenizer.fingerprint, folder)
     accelerator.wait_for_everyone()
@@ -99,7 +99,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     accelerator = make_accelerator(mixed_precision="no")
     train_tokenizer(options, accelerator)
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ import numpy as np
 from recbase_hf.data.histories import Histories, build_histories
 from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
 from recbase_hf.data.vectors import read_vectors
-from recbase_hf.errors import DataError
+from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.text.template import ItemTemplate, require_texts
 from recbase_hf.text.vector_cache import encode_with_cache
 
@@ -79,7 +79,10 @@ def load_domain(
     items, interactions = read_items(folder), read_interactions(folder)
     content_hash = hash_of_tables(items, interactions)
     item_ids = items["item_id"][:]
-    histories = build_histories(interactions, item_ids, unordered_events=unordered_events, seed=seed)
+    try:
+        histories = build_histories(interactions, item_ids, unordered_events=unordered_events, seed=seed)
+    except (DataError, UnknownItemError) as error:
+        raise type(error)(f"{folder}: {error}") from None
     if source.precomputed is not None:
         rows, vectors = read_vectors(folder, item_ids, source.precomputed)
         new_row = np.full(len(items), -1)

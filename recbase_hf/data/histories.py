@@ -149,7 +149,8 @@ def _known_items(
         row = rows[np.argmax(unknown)]
         raise UnknownItemError(
             f"interactions, row {row + 1}: item {table['item_id'][row].as_py()!r} is not in the item table "
-            f"({unknown.sum()} events with such items); add the items, or drop the events with unknown_items='drop'"
+            f"({unknown.sum()} events with such items); add the items to the item table, or remove these events "
+            "(unknown_items='drop' does)"
         )
     _log_dropped(unknown, "their item is not in the item table (unknown_items='drop')")
     return rows[~unknown], positions[~unknown]

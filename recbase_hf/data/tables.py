@@ -114,7 +114,7 @@ def _require_columns(table: pa.Table, names: Sequence[str], origin: Origin) -> N
 def _hint(name: str, there: Sequence[str]) -> str:
     if len(there) == 1 and name in there[0]:
         return "; the cells seem to be separated otherwise: .csv wants commas, .tsv wants tabs"
-    close = difflib.get_close_matches(name, there, n=1)
+    close = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
     return f"; rename {close[0]!r} if that is it" if close else ""
 
 

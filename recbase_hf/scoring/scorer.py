@@ -88,6 +88,10 @@ class RecBaseScorer:
         """Write the bundle into a folder."""
         save_bundle(folder, self.model, self.tokenizer)
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"RecBaseScorer({parameters:,} parameters, {self.tokenizer.fingerprint}, strategy={self.strategy!r})"
+
     @property
     def max_history(self) -> int:
         """Items of a history that fit the model's context beside a candidate; older ones are dropped."""
@@ -192,7 +196,9 @@ class RecBaseScorer:
         if exclude_history:
             allowed[history_rows] = False
         rows = np.flatnonzero(allowed)
-        if not 1 <= k <= len(rows):
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
+        if k > len(rows):
             raise ValueError(
                 f"k is {k}, but {len(rows)} of the catalog's {len(catalog)} items remain to recommend from"
             )

@@ -78,9 +78,10 @@ def load_checkpoint(
 
     checkpoint = Path(checkpoint)
     saved = read_json(checkpoint / "state.json")
-    if saved["settings"] != json.loads(json.dumps(settings)):
+    differing = _differences(saved["settings"], json.loads(json.dumps(settings)))
+    if differing:
         raise ValueError(
-            f"{checkpoint} is of a training with other settings; "
+            f"{checkpoint} is of a training with other settings ({', '.join(differing)}); "
             f"use another output folder, or delete {checkpoint.parent}"
         )
     moments: dict[str, Any] = defaultdict(dict)
@@ -95,6 +96,17 @@ def load_checkpoint(
         options=_OPTIONS,
     )
     return saved["step"], saved["state"]
+
+
+def _differences(old: Any, new: Any, name: str = "settings") -> list[str]:
+    """What differs, as `name: old, now new`; long values (hashes of the data) by their name alone."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [part for key in keys for part in _differences(old.get(key), new.get(key), key)]
+    if old == new:
+        return []
+    texts = [str(value) for value in (old, new)]
+    return [name if max(map(len, texts)) > 30 else f"{name}: {texts[0]}, now {texts[1]}"]
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:

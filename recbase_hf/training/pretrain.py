@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from recbase_hf.config import option
+from recbase_hf.config import option, require_positive
 from recbase_hf.data.packing import IGNORED, PackedRows
 from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.progress import progress
@@ -49,6 +49,10 @@ class Pretraining:
     evaluate_every: int = option(100, help="steps between evaluations on the validation rows")
     save_every: int = option(100, help="steps between checkpoints")
     seed: int = option(0, help="of initialization, order and dropout")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "epochs", "batch_rows", "gradient_accumulation", "clip_norm")
+        require_positive(self, "evaluate_every", "save_every")
 
 
 def train_language_model(
@@ -224,7 +228,7 @@ class _Trainer:
     def _record(self, step: int, loss: float) -> None:
         levels = self._validation_losses()
         entry = {"step": step, "train_loss": loss, "validation_loss": sum(levels) / len(levels)}
-        entry.update({f"validation_loss_level_{level}": value for level, value in enumerate(levels)})
+        entry.update({f"validation_loss_level_{level}": value for level, value in enumerate(levels, start=1)})
         self.log.append(entry)
         self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
         if self.accelerator.is_main_process:

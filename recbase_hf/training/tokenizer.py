@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from recbase_hf.auto import ClVaeConfig, ClVaeModel
-from recbase_hf.config import option
+from recbase_hf.config import option, require_positive
 from recbase_hf.modeling.centering import center, shrunk_mean
 from recbase_hf.progress import progress
 from recbase_hf.training.batches import SeededBatches
@@ -55,13 +55,17 @@ class QuantizerTraining:
     save_every: int = option(200, help="steps between checkpoints")
     seed: int = option(0, help="of everything")
 
+    def __post_init__(self) -> None:
+        require_positive(self, "batch_size", "learning_rate", "max_steps_per_level", "evaluate_every", "patience")
+        require_positive(self, "kmeans_sample", "save_every")
+
 
 @dataclass(frozen=True)
 class LevelReport:
     """One level at the end of training, over all items.
 
     Attributes:
-        level: 0 is the first.
+        level: 1 is the first.
         steps: trained while it was the newest.
         reconstruction_loss: mean squared distance of centered vectors to what the codes up to here decode to.
         used_codes: codes that at least one item has.
@@ -330,7 +334,7 @@ def _report(model: ClVaeModel, vectors: Tensor, steps_of_level: list[int]) -> li
             error += float((model.decode(codes[batch, : level + 1]) - vectors[batch]).square().sum())
         reports.append(
             LevelReport(
-                level=level,
+                level=level + 1,
                 steps=steps,
                 reconstruction_loss=error / len(codes),
                 used_codes=int((counts > 0).sum()),

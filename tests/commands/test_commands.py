@@ -115,7 +115,7 @@ def test_the_tokenizer_comes_with_the_record_of_its_training(made):
     record = json.loads((made / "tokenizer" / "training.json").read_text())
     assert record["settings"]["codebook_size"] == 8
     assert list(record["settings"]["data"]) == ["toys"]
-    assert [level["level"] for level in record["levels"]] == [0, 1]
+    assert [level["level"] for level in record["levels"]] == [1, 2]
 
 
 def test_the_model_is_a_whole_bundle_that_matches_the_tokenizer(made):

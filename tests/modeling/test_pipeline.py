@@ -123,3 +123,12 @@ def test_a_saved_bundle_by_name_alone_asks_for_trust_even_with_the_package(bundl
 def test_a_process_without_the_package_scores_alike_or_asks_for_trust(without_package, scoring, scoring_request):
     assert without_package[True]["pipeline"] == scoring(scoring_request)
     assert "trust_remote_code=True" in without_package[False]["pipeline"]
+
+
+def test_strings_of_code_tokens_are_codes(world, scoring):
+    codes = world.catalog.codes
+    strings = [
+        "".join(world.tokenizer.convert_ids_to_tokens(ids)) for ids in world.tokenizer.codes_to_ids(codes).tolist()
+    ]
+    found = scoring({"history": strings[:3], "candidates": strings[3:9]})["scores"]
+    assert found == scoring({"history": codes[:3].tolist(), "candidates": codes[3:9].tolist()})["scores"]

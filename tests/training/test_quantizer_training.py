@@ -37,7 +37,7 @@ def test_levels_open_one_after_the_other_and_all_end_open(new_accelerator):
     with before_each_step(lambda model: active.append(model.active_levels)):
         model, reports = train(new_accelerator())
     assert active == sorted(active)
-    assert [report.level for report in reports] == list(range(LEVELS))
+    assert [report.level for report in reports] == list(range(1, LEVELS + 1))
     assert [active.count(level + 1) for level in range(LEVELS)] == [report.steps for report in reports]
     assert model.active_levels == LEVELS
     assert not model.training
@@ -71,9 +71,9 @@ def test_the_report_is_about_all_items(straight):
     vectors = torch.from_numpy(np.concatenate([center(part, means[name]) for name, part in VECTORS.items()]))
     codes = model.encode(vectors)
     for report in reports:
-        error = (model.decode(codes[:, : report.level + 1]) - vectors).square().sum(dim=1).mean()
+        error = (model.decode(codes[:, : report.level]) - vectors).square().sum(dim=1).mean()
         assert report.reconstruction_loss == pytest.approx(float(error), rel=1e-4)
-        assert report.used_codes == len(codes[:, report.level].unique())
+        assert report.used_codes == len(codes[:, report.level - 1].unique())
 
 
 # ---- seeds and going on ------------------------------------------------------------------------------------------
@@ -222,3 +222,8 @@ def test_kmeans_keeps_every_distinct_point_where_there_are_fewer_than_clusters()
     assert centers.dtype == np.float32
     nearest = np.linalg.norm(points[:, None] - centers, axis=2).min(axis=1)
     np.testing.assert_allclose(nearest, 0, atol=1e-6)
+
+
+def test_settings_below_zero_are_named():
+    with pytest.raises(ValueError, match="learning_rate is 0"):
+        quantizer_training.QuantizerTraining(learning_rate=0)
