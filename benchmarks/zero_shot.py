@@ -59,6 +59,16 @@ def run(options: ZeroShot, left_out: str) -> None:
 
     receipt = Path(options.receipts) / f"{Path(left_out).name}.json"
     if receipt.exists():
+        before = read_results(receipt)["model"]["training"]
+        differing = [
+            name
+            for name in ("size", "epochs", "max_users", "max_items", "seed")
+            if before[name] != getattr(options, name)
+        ]
+        if differing:
+            sys.exit(
+                f"{receipt} was made with other settings ({', '.join(differing)}); name another folder for --receipts"
+            )
         return
     others = tuple(folder for folder in options.data if folder != left_out)
     data = {"data": others, "vectors": options.vectors, "unordered_events": "drop", "seed": options.seed}

@@ -37,6 +37,7 @@ class Demo:
     data: str = option("python-api/stdlib", help="the unseen domain: a folder with items.* and interactions.*")
     output: str = option("runs/demo", help="folder for everything that is made")
     k: int = option(10, help="recommendations to show")
+    seed: int = option(0, help="of the training")
 
 
 def demo(options: Demo) -> None:
@@ -52,9 +53,10 @@ def demo(options: Demo) -> None:
     unseen = resolve_folder(options.data)
 
     logger.info("2/5 tokenizer: texts to vectors, CL-VAE to semantic IDs")
-    _launch("train-tokenizer", output, output / "tokenizer", TOKENIZER_FLAGS)
+    seed = ("--seed", str(options.seed))
+    _launch("train-tokenizer", output, output / "tokenizer", (*TOKENIZER_FLAGS, *seed))
     logger.info("3/5 language model: next-token prediction on histories of semantic IDs")
-    _launch("pretrain", output, output / "model", PRETRAIN_FLAGS)
+    _launch("pretrain", output, output / "model", (*PRETRAIN_FLAGS, *seed))
 
     logger.info("4/5 zero-shot: catalog of the unseen domain, chosen against not-chosen items")
     results, scorer, catalog, candidate_set = evaluate(
