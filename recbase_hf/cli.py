@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from recbase_hf.errors import UnknownItemError
+from recbase_hf.errors import LaunchError, UnknownItemError
 from recbase_hf.version import __version__
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         module.main(rest)
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
-    except (ValueError, UnknownItemError, OSError, FloatingPointError, ImportError) as error:
+    except (ValueError, UnknownItemError, LaunchError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"recbase {command}: {error}")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "FingerprintMismatchError", "UnknownItemError"]
+__all__ = ["DataError", "FingerprintMismatchError", "LaunchError", "UnknownItemError"]
 
 
 class DataError(ValueError):
     """A user's table or vectors cannot be used; the message names file, column and row."""
+
+
+class LaunchError(RuntimeError):
+    """The launcher started other processes than it was asked for."""
 
 
 class UnknownItemError(LookupError):

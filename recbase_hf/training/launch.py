@@ -6,6 +6,8 @@ import os
 from datetime import timedelta
 from typing import Any
 
+from recbase_hf.errors import LaunchError
+
 __all__ = ["make_accelerator"]
 
 
@@ -22,7 +24,7 @@ def make_accelerator(
         folder: where trackers write.
 
     Raises:
-        RuntimeError: the launcher started another number of processes than Accelerate sees, who would race each other.
+        LaunchError: the launcher started another number of processes than Accelerate sees, who would race each other.
     """
     import torch
     from accelerate import Accelerator
@@ -48,7 +50,7 @@ def make_accelerator(
     if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         launched = "several"
     if launched != str(accelerator.num_processes):
-        raise RuntimeError(
+        raise LaunchError(
             f"{launched} processes were asked for but Accelerate sees {accelerator.num_processes}; on a machine "
             "without GPU start several with: accelerate launch --multi_gpu --num_processes 2 examples/pretrain.py"
         )
