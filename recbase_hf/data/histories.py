@@ -79,7 +79,6 @@ def build_histories(
     interactions: TableSource,
     item_ids: Sequence[str],
     *,
-    min_length: int = 1,
     unknown_items: Literal["error", "drop"] = "error",
     unordered_events: Literal["error", "drop"] = "error",
     seed: int = 0,
@@ -88,7 +87,6 @@ def build_histories(
 
     interactions: a table as `read_interactions` returns it, or anything that it reads.
     item_ids: ids of the item table, in its order; the histories hold positions in it.
-    min_length: users with fewer events (after everything below) are left out.
     unknown_items: what to do with events of items that are not in `item_ids`; a drop is logged with their number.
     unordered_events: the same for events without a place in time when others have one.
     seed: for the shuffle of events that have no known order.
@@ -130,8 +128,7 @@ def build_histories(
     _, first = np.unique(users * len(item_ids) + items, return_index=True)
     first.sort()
     lengths = np.bincount(users[first], minlength=len(names))
-    histories = Histories(names, _offsets(lengths), items[first])
-    return histories.select(np.flatnonzero(lengths >= min_length))
+    return Histories(names, _offsets(lengths), items[first])
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -350,3 +351,20 @@ def test_a_missing_optional_package_ends_in_one_line(made, unseen, tmp_path, mon
     monkeypatch.setattr("recbase_hf.text.vector_cache.load_text_encoder", missing)
     message = error_of("evaluate", "--model", made / "model", "--data", unseen, "--output", tmp_path / "results.json")
     assert "recbase-hf[text]" in message
+
+
+def test_the_demo_reuses_what_is_there_and_shows_table_and_recommendations(made, unseen, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECBASE_CACHE", "restored after the demo has set it")
+    monkeypatch.setattr("recbase_hf.commands.options.resolve_folder", Path)  # nothing installed is read
+    forbid_training(monkeypatch)
+    output = tmp_path / "demo"
+    shutil.copytree(made, output)
+    recbase("demo", "--data", unseen, "--output", output, "--k", "1000")
+    printed = capsys.readouterr().out
+    for name in ("random", "popularity", "mean cosine", "log-sum-exp", "RecBase joint", "RecBase catalog"):
+        assert name in printed
+    # no history of this data has five items, so the longest is shown; and no more than all other items are asked for
+    assert "top 41 of 45 items" in printed
+    assert printed.splitlines()[-1] == f"everything is in {output}"
+    assert (output / "catalog" / "unseen" / "catalog.json").exists()
+    assert json.loads((output / "results" / "unseen.json").read_text())["figures"]
