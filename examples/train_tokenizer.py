@@ -1,4 +1,4 @@
-"""Train the CL-VAE tokenizer: `accelerate launch examples/train_tokenizer.py --data FOLDER ... --output runs/mine`.
+"""Train a tokenizer: `accelerate launch examples/train_tokenizer.py --data FOLDER ... --output runs/mine`.
 
 Options: `--help`; they may come from `--config examples/configs/train_tokenizer.yaml`.
 """

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig
+from typing import Any
+
+from .configuration_quantizer import QuantizerConfig
 
 __all__ = ["ClVaeConfig"]
 
 
-class ClVaeConfig(PretrainedConfig):
-    """Shape and loss weights of a `ClVaeModel`.
+class ClVaeConfig(QuantizerConfig):
+    """Shape and loss weights of a `ClVaeModel`; a plain RQ-VAE is one with `linear_path` off
+    and `kl_weight`, `entropy_weight` and `neighbor_weight` 0.
 
     Args:
-        input_dim: width of the item vectors (384 for all-MiniLM-L6-v2, 4096 for NV-Embed-v2).
         hidden_dims: widths of the encoder's hidden layers; the decoder mirrors them.
         latent_dim: width of the latent space and of every code vector.
-        num_levels: residual quantization levels, 1 to 26 (their tokens are named by letters).
-        codebook_size: codes a level.
+        linear_path: whether a linear map, started at the principal components of the item vectors, runs beside the
+            hidden layers of encoder and decoder. It is what carries over to domains that were not trained on.
         commitment_weight: weight of the commitment loss relative to the codebook loss.
-        kl_weight: weight of KL(q(z|x) || N(0, I)), in nats a latent dimension.
+        kl_weight: weight of KL(q(z|x) || N(0, I)), in nats a latent dimension; at 0 the encoder is deterministic.
         entropy_weight: weight of the usage entropy that is *subtracted* from the loss, in units of its maximum, log K.
         entropy_temperature: temperature of the soft assignment behind that entropy, in units of the mean squared
             distance of a batch to the codes.
+        neighbor_weight: weight of the neighbor loss (see `neighbor_loss`); not in the paper.
         freeze_earlier_levels: whether the codebooks above the newest level stop learning when it opens.
-        mean_shrinkage: how many items the corpus mean weighs when a catalog's own mean is estimated.
+
+    The other arguments are those of `QuantizerConfig`.
 
     Raises:
         ValueError: a size is not positive, or there are more than 26 levels.
@@ -35,40 +39,25 @@ class ClVaeConfig(PretrainedConfig):
 
     def __init__(
         self,
-        input_dim: int = 384,
-        hidden_dims: tuple[int, ...] | list[int] = (512, 256),
-        latent_dim: int = 64,
-        num_levels: int = 4,
-        codebook_size: int = 1024,
+        hidden_dims: tuple[int, ...] | list[int] = (512,),
+        latent_dim: int = 32,
+        linear_path: bool = True,
         commitment_weight: float = 0.25,
         kl_weight: float = 1e-3,
         entropy_weight: float = 1e-2,
         entropy_temperature: float = 0.1,
+        neighbor_weight: float = 1.0,
         freeze_earlier_levels: bool = False,
-        mean_shrinkage: float = 32.0,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
-        self.input_dim = input_dim
         self.hidden_dims = list(hidden_dims)
         self.latent_dim = latent_dim
-        self.num_levels = num_levels
-        self.codebook_size = codebook_size
+        self.linear_path = linear_path
         self.commitment_weight = commitment_weight
         self.kl_weight = kl_weight
         self.entropy_weight = entropy_weight
         self.entropy_temperature = entropy_temperature
+        self.neighbor_weight = neighbor_weight
         self.freeze_earlier_levels = freeze_earlier_levels
-        self.mean_shrinkage = mean_shrinkage
         super().__init__(**kwargs)
-        sizes = {
-            "input_dim": input_dim,
-            "latent_dim": latent_dim,
-            "num_levels": num_levels,
-            "codebook_size": codebook_size,
-            **{f"hidden_dims[{i}]": width for i, width in enumerate(self.hidden_dims)},
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"ClVaeConfig: {name} is {size}, it must be at least 1")
-        if num_levels > 26:
-            raise ValueError(f"ClVaeConfig: num_levels is {num_levels}; tokens are named by letters, so at most 26")
+        self.require_positive("hidden_dims", "latent_dim")

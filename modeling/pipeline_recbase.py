@@ -71,6 +71,11 @@ class RecBaseScoringPipeline(Pipeline):
         tokens = [self.tokenizer.tokenize(item) for item in items]
         if all("".join(parts) == item.strip() for parts, item in zip(tokens, items, strict=True)):
             return self.tokenizer.layout.ids_to_codes([self.tokenizer.convert_tokens_to_ids(parts) for parts in tokens])
+        if self.tokenizer.collisions != "keep":
+            raise ValueError(
+                f"recbase-scoring: with collisions={self.tokenizer.collisions!r} a text has a semantic ID only within "
+                "a catalog; give codes, or score with RecBaseScorer"
+            )
         return self.tokenizer.encode_items(items)
 
     def _forward(

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,11 +22,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizer
 
 from .centering import center, shrunk_mean
-from .configuration_clvae import ClVaeConfig
-from .modeling_clvae import ClVaeModel
+from .modeling_quantizer import Quantizer
+from .quantizers import new_quantizer, quantizer_config
 from .token_layout import TokenLayout
 
-__all__ = ["RecBaseTokenizer"]
+__all__ = ["CollisionPolicy", "RecBaseTokenizer"]
+
+CollisionPolicy = Literal["keep", "reassign", "digit"]
 
 FORMAT_VERSION = 1
 QUANTIZER_FILE = "quantizer.safetensors"
@@ -36,7 +38,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class RecBaseTokenizer(PreTrainedTokenizer):
-    """A tokenizer that carries its quantizer (a CL-VAE and its codebooks) in a safetensors sidecar.
+    """A tokenizer that carries its quantizer (a CL-VAE or another kind, with its codebooks) in a safetensors sidecar.
 
     As a text tokenizer it splits strings such as `<a_17><b_5><c_0><d_901>`. As an item tokenizer it turns item texts
     or item vectors into semantic IDs (`encode_items`), histories of them into token ids (`encode_history`), and both
@@ -45,17 +47,21 @@ class RecBaseTokenizer(PreTrainedTokenizer):
     Args:
         quantizer_file: path of `quantizer.safetensors` (filled in by `from_pretrained`).
         quantizer_config_file: path of `quantizer_config.json` (filled in by `from_pretrained`).
-        quantizer: a `ClVaeModel`, instead of the two files.
+        quantizer: a `Quantizer`, instead of the two files.
         text_encoder: name of the sentence encoder that the item vectors come from.
         text_encoder_revision: its revision, where one was pinned.
         item_template: the item-text template, as a dictionary.
+        collisions: what a catalog does with different texts that the quantizer gives the same codes. `keep` leaves them
+            in one bucket; `reassign` moves all but the nearest to the next free code of the last level; `digit` adds a
+            level that counts them. Identical texts always share their semantic ID.
         fingerprint: the fingerprint recorded when the tokenizer was saved; checked against what was loaded.
 
     Raises:
-        ValueError: no quantizer, a damaged sidecar, or a sidecar that does not match the recorded fingerprint.
+        ValueError: no quantizer, a damaged sidecar, a sidecar that does not match the recorded fingerprint, or an
+            unknown collision policy.
 
-    >>> config = ClVaeConfig(input_dim=8, hidden_dims=[16], latent_dim=4, num_levels=2, codebook_size=16)
-    >>> tokenizer = RecBaseTokenizer(quantizer=ClVaeModel(config))
+    >>> config = quantizer_config("clvae", input_dim=8, hidden_dims=[16], latent_dim=4, num_levels=2, codebook_size=16)
+    >>> tokenizer = RecBaseTokenizer(quantizer=new_quantizer(config))
     >>> tokenizer("<a_3><b_0>")["input_ids"]
     [33, 4, 17]
     >>> tokenizer.codes_to_ids([[3, 0]]).tolist()
@@ -74,10 +80,11 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         self,
         quantizer_file: str | None = None,
         quantizer_config_file: str | None = None,
-        quantizer: ClVaeModel | None = None,
+        quantizer: Quantizer | None = None,
         text_encoder: str | None = None,
         text_encoder_revision: str | None = None,
         item_template: dict[str, Any] | None = None,
+        collisions: CollisionPolicy = "keep",
         fingerprint: str | None = None,
         pad_token: str = "<pad>",
         bos_token: str = "<bos>",
@@ -92,7 +99,13 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         if quantizer is None:
             quantizer = _load_quantizer(quantizer_file, quantizer_config_file)
         self.quantizer = quantizer.eval()
-        self.layout = TokenLayout(quantizer.config.num_levels, quantizer.config.codebook_size)
+        if collisions not in get_args(CollisionPolicy):
+            raise ValueError(f"collisions is {collisions!r}; it must be one of {', '.join(get_args(CollisionPolicy))}")
+        self.collisions: CollisionPolicy = collisions
+        levels = quantizer.config.num_levels + (collisions == "digit")
+        if levels > len(_LETTERS):
+            raise ValueError(f"collisions 'digit' would add a level to {len(_LETTERS)}, for which there is no letter")
+        self.layout = TokenLayout(levels, quantizer.config.codebook_size)
         self.text_encoder_name = text_encoder
         self.text_encoder_revision = text_encoder_revision
         self.item_template = item_template
@@ -115,6 +128,7 @@ class RecBaseTokenizer(PreTrainedTokenizer):
             text_encoder=text_encoder,
             text_encoder_revision=text_encoder_revision,
             item_template=item_template,
+            collisions=collisions,
             fingerprint=self.fingerprint,
             pad_token=pad_token,
             bos_token=bos_token,
@@ -239,7 +253,9 @@ class RecBaseTokenizer(PreTrainedTokenizer):
     # ---- items, codes, ids -------------------------------------------------------------------------------------
 
     def encode_items(self, items: Sequence[str] | np.ndarray, *, mean: np.ndarray | None = None) -> np.ndarray:
-        """Semantic IDs (items, levels) int64 of item texts or of (items, width) vectors.
+        """The quantizer's codes (items, quantizer levels) int64 of item texts or of (items, width) vectors.
+
+        They are semantic IDs as they stand where collisions are kept; otherwise `ItemCatalog` settles them.
 
         Args:
             items: texts, or vectors as the text encoder gives them (not centered).
@@ -254,12 +270,12 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         if vectors.ndim != 2 or vectors.shape[1] != width:
             raise ValueError(f"the quantizer takes vectors of shape (items, {width}), got {vectors.shape}")
         mean = self.quantizer.corpus_mean.cpu().numpy() if mean is None else mean
-        device = self.quantizer.codebooks.device
+        device = self.quantizer.corpus_mean.device
         return self.quantizer.encode(torch.from_numpy(center(vectors, mean)).to(device)).cpu().numpy()
 
     def decode_items(self, codes: Any) -> np.ndarray:
-        """Centered vectors (items, width) float32 that (items, levels) semantic IDs stand for."""
-        codes = torch.from_numpy(self.layout.checked(codes)).to(self.quantizer.codebooks.device)
+        """Centered vectors (items, width) float32 that (items, levels) semantic IDs stand for; a digit adds nothing."""
+        codes = torch.from_numpy(self.layout.checked(codes)[:, : self.quantizer.config.num_levels])
         return self.quantizer.decode(codes).cpu().numpy()
 
     def codes_to_ids(self, codes: Any) -> np.ndarray:
@@ -281,16 +297,19 @@ class RecBaseTokenizer(PreTrainedTokenizer):
     # ---- identity ----------------------------------------------------------------------------------------------
 
     def _quantizer_settings(self) -> dict[str, Any]:
-        # Only what the class adds: the rest of a configuration holds paths and library versions.
-        settings = self.quantizer.config.to_dict()
-        names = ClVaeConfig.__init__.__code__.co_varnames[1 : ClVaeConfig.__init__.__code__.co_argcount]
         kind = {"format_version": FORMAT_VERSION, "model_type": self.quantizer.config.model_type}
-        return {**kind, **{name: settings[name] for name in names}}
+        return {**kind, **self.quantizer.config.settings()}
 
     def _compute_fingerprint(self) -> str:
-        """Hash of quantizer weights and shape, text encoder and template: what makes codes comparable."""
+        """Hash of all that makes codes comparable: quantizer, text encoder, template and collision policy."""
         digest = hashlib.sha256()
-        settings = [self._quantizer_settings(), self.text_encoder_name, self.text_encoder_revision, self.item_template]
+        settings = [
+            self._quantizer_settings(),
+            self.text_encoder_name,
+            self.text_encoder_revision,
+            self.item_template,
+            self.collisions,
+        ]
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.quantizer.state_dict().items()):
             array = tensor.detach().cpu().contiguous().numpy()
@@ -299,7 +318,7 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         return digest.hexdigest()[:16]
 
 
-def _load_quantizer(weights: str | None, config: str | None) -> ClVaeModel:
+def _load_quantizer(weights: str | None, config: str | None) -> Quantizer:
     if weights is None or config is None:
         raise ValueError(
             f"RecBaseTokenizer needs {QUANTIZER_FILE} and {QUANTIZER_CONFIG_FILE} in its folder, or a quantizer"
@@ -311,14 +330,15 @@ def _load_quantizer(weights: str | None, config: str | None) -> ClVaeModel:
         raise ValueError(f"{weights} or {config} is damaged ({error}); restore or download the folder again") from error
     if settings.pop("format_version", 0) > FORMAT_VERSION:
         raise ValueError(f"{config} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
-    settings.pop("model_type", None)
-    quantizer = ClVaeModel(ClVaeConfig(**settings))
+    try:
+        quantizer = new_quantizer(quantizer_config(settings.pop("model_type", "none"), **settings))
+    except ValueError as error:
+        raise ValueError(f"{config}: {error}") from error
     try:
         quantizer.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {config}: {error}") from error
-    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
-        raise ValueError(f"{weights} holds NaN or infinity; restore or download the folder again")
+    quantizer.require_finite(weights)
     return quantizer
 
 

@@ -15,14 +15,23 @@ _HOME_OF_NAME = {
     "ClVaeConfig": "auto",
     "ClVaeModel": "auto",
     "DataError": "errors",
+    "FsqConfig": "auto",
+    "FsqModel": "auto",
     "FingerprintMismatchError": "errors",
     "ItemCatalog": "catalog",
     "ItemTemplate": "text.template",
+    "ProductQuantizerConfig": "auto",
+    "ProductQuantizerModel": "auto",
+    "Quantizer": "auto",
+    "QuantizerTraining": "quantizers.training",
     "RecBaseScorer": "scoring.scorer",
     "RecBaseScoringPipeline": "auto",
     "RecBaseTokenizer": "auto",
     "Recommendation": "scoring.scorer",
+    "ResidualKMeansConfig": "auto",
+    "ResidualKMeansModel": "auto",
     "UnknownItemError": "errors",
+    "fit_quantizer": "quantizers.fit",
     "load_text_encoder": "text.encoder",
 }
 
@@ -33,12 +42,21 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from recbase_hf.auto import ClVaeConfig as ClVaeConfig
     from recbase_hf.auto import ClVaeModel as ClVaeModel
+    from recbase_hf.auto import FsqConfig as FsqConfig
+    from recbase_hf.auto import FsqModel as FsqModel
+    from recbase_hf.auto import ProductQuantizerConfig as ProductQuantizerConfig
+    from recbase_hf.auto import ProductQuantizerModel as ProductQuantizerModel
+    from recbase_hf.auto import Quantizer as Quantizer
     from recbase_hf.auto import RecBaseScoringPipeline as RecBaseScoringPipeline
     from recbase_hf.auto import RecBaseTokenizer as RecBaseTokenizer
+    from recbase_hf.auto import ResidualKMeansConfig as ResidualKMeansConfig
+    from recbase_hf.auto import ResidualKMeansModel as ResidualKMeansModel
     from recbase_hf.catalog import ItemCatalog as ItemCatalog
     from recbase_hf.errors import DataError as DataError
     from recbase_hf.errors import FingerprintMismatchError as FingerprintMismatchError
     from recbase_hf.errors import UnknownItemError as UnknownItemError
+    from recbase_hf.quantizers.fit import fit_quantizer as fit_quantizer
+    from recbase_hf.quantizers.training import QuantizerTraining as QuantizerTraining
     from recbase_hf.scoring.scorer import RecBaseScorer as RecBaseScorer
     from recbase_hf.scoring.scorer import Recommendation as Recommendation
     from recbase_hf.text.encoder import load_text_encoder as load_text_encoder

@@ -10,11 +10,36 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from recbase_hf.modeling.configuration_clvae import ClVaeConfig
+from recbase_hf.modeling.configuration_fsq import FsqConfig
+from recbase_hf.modeling.configuration_product import ProductQuantizerConfig
+from recbase_hf.modeling.configuration_quantizer import QuantizerConfig
+from recbase_hf.modeling.configuration_residual_kmeans import ResidualKMeansConfig
 from recbase_hf.modeling.modeling_clvae import ClVaeModel
+from recbase_hf.modeling.modeling_fsq import FsqModel
+from recbase_hf.modeling.modeling_product import ProductQuantizerModel
+from recbase_hf.modeling.modeling_quantizer import Quantizer
+from recbase_hf.modeling.modeling_residual_kmeans import ResidualKMeansModel
 from recbase_hf.modeling.pipeline_recbase import RecBaseScoringPipeline
-from recbase_hf.modeling.tokenization_recbase import RecBaseTokenizer
+from recbase_hf.modeling.quantizers import QUANTIZERS, new_quantizer, quantizer_config
+from recbase_hf.modeling.tokenization_recbase import CollisionPolicy, RecBaseTokenizer
 
-__all__ = ["ClVaeConfig", "ClVaeModel", "RecBaseScoringPipeline", "RecBaseTokenizer"]
+__all__ = [
+    "ClVaeConfig",
+    "ClVaeModel",
+    "CollisionPolicy",
+    "FsqConfig",
+    "FsqModel",
+    "ProductQuantizerConfig",
+    "ProductQuantizerModel",
+    "Quantizer",
+    "QuantizerConfig",
+    "RecBaseScoringPipeline",
+    "RecBaseTokenizer",
+    "ResidualKMeansConfig",
+    "ResidualKMeansModel",
+    "new_quantizer",
+    "quantizer_config",
+]
 
 
 class _TokenizerMarkerConfig(Qwen2Config):
@@ -24,8 +49,9 @@ class _TokenizerMarkerConfig(Qwen2Config):
     model_type = "recbase_tokenizer_marker"
 
 
-AutoConfig.register("clvae", ClVaeConfig, exist_ok=True)
-AutoModel.register(ClVaeConfig, ClVaeModel, exist_ok=True)
+for model_type, (config_class, model_class) in QUANTIZERS.items():
+    AutoConfig.register(model_type, config_class, exist_ok=True)
+    AutoModel.register(config_class, model_class, exist_ok=True)
 AutoTokenizer.register(_TokenizerMarkerConfig, tokenizer_class=RecBaseTokenizer, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(
     "recbase-scoring", pipeline_class=RecBaseScoringPipeline, pt_model=AutoModelForCausalLM, type="text"

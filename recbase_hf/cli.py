@@ -14,8 +14,10 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "the whole loop on data that every machine has",
     "train-tokenizer": "item texts to a tokenizer; on several devices: accelerate launch examples/train_tokenizer.py",
+    "doctor": "what is wrong with item tables and their semantic IDs, and the fix",
     "pretrain": "histories to a language model; on several devices: accelerate launch examples/pretrain.py",
     "build-catalog": "an item table to a catalog",
+    "catalog": "add, remove, diff, migrate, import or export the items of a catalog",
     "recommend": "the best items of a catalog for one history",
     "evaluate": "zero-shot figures beside baselines",
     "env": "versions and hardware, for bug reports",

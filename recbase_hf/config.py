@@ -102,7 +102,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
     flag = "--" + field.name.replace("_", "-")
     shown = "" if field.default in (None, dataclasses.MISSING, ()) else f" (default: {_shown(field.default)})"
     text = (field.metadata["help"] + shown).replace("%", "%%")
-    if hint is bool:
+    if _plain_type(hint) is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     elif typing.get_origin(hint) is tuple:
         parser.add_argument(
@@ -140,7 +140,7 @@ def _read_yaml(path: str, hints: dict[str, Any], parser: _Parser) -> list[str]:
         if name not in hints:
             parser.error(f"unknown option {name}" + _suggestion(str(name), hints))
         flag = str(name).replace("_", "-")
-        if hints[name] is bool and value is not None:
+        if _plain_type(hints[name]) is bool and value is not None:
             if not isinstance(value, bool):
                 parser.error(f"{name} is {value!r}; it must be true or false")
             flags.append(f"--{flag}" if value else f"--no-{flag}")

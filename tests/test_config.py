@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -203,7 +201,7 @@ def test_an_unknown_command_ends_with_an_error():
         main(["pretrian"])
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"env"}))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"env", "catalog"}))  # which has verbs
 def test_every_command_has_help_and_refuses_unknown_options(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -212,15 +210,6 @@ def test_every_command_has_help_and_refuses_unknown_options(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--no-such-option"])
     assert ended.value.code == 2
-
-
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent.parent / "examples" / "configs").iterdir()), ids=lambda path: path.name
-)
-def test_the_example_configurations_are_valid(path):
-    command = importlib.import_module(f"recbase_hf.commands.{path.stem}")
-    kind = getattr(command, path.stem.title().replace("_", ""))
-    assert parse_arguments(kind, ["--config", str(path)], program="job", description="").output == "runs/example"
 
 
 def test_an_error_of_a_command_ends_the_program_without_a_traceback(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from recbase_hf.bundle import require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
@@ -13,7 +13,7 @@ from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.text.encoder import load_text_encoder
 
-__all__ = ["BuildCatalog", "build_catalog", "log_catalog", "main"]
+__all__ = ["BuildCatalog", "build_catalog", "load_tokenizer", "main"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,29 +30,24 @@ class BuildCatalog:
 
 def build_catalog(options: BuildCatalog) -> ItemCatalog:
     """Build and save."""
-    from recbase_hf.auto import RecBaseTokenizer
-
-    require_folder_if_path(options.model)
-    tokenizer = RecBaseTokenizer.from_pretrained(options.model)
-    items = resolve_folder(options.items)
-    if options.trust_remote_code:
-        tokenizer.attached_text_encoder = load_text_encoder(
-            tokenizer.text_encoder_name, tokenizer.text_encoder_revision, trust_remote_code=True
-        )
-    catalog = ItemCatalog.from_items(items, tokenizer=tokenizer)
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
+    catalog = ItemCatalog.from_items(resolve_folder(options.items), tokenizer=tokenizer)
     catalog.save_pretrained(options.output)
-    log_catalog(catalog, Path(options.output))
+    logger.info("%s: %s", options.output, catalog.collisions())
     return catalog
 
 
-def log_catalog(catalog: ItemCatalog, folder: Path) -> None:
-    """Say what the catalog holds, and which items the quantizer cannot tell apart."""
-    report = catalog.collisions()
-    logger.info(
-        "%s: %s items, %s semantic IDs; %s items share theirs (%s different texts); the largest bucket holds %d",
-        folder, f"{report.num_items:,}", f"{report.num_semantic_ids:,}", f"{report.num_colliding_items:,}",
-        f"{report.num_colliding_texts:,}", len(report.largest_bucket),
-    )  # fmt: skip
+def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a bundle, or one by itself; its text encoder may run code of its own if that is trusted."""
+    from recbase_hf.auto import RecBaseTokenizer
+
+    require_folder_if_path(name_or_path)
+    tokenizer = RecBaseTokenizer.from_pretrained(name_or_path)
+    if trust_remote_code:
+        tokenizer.attached_text_encoder = load_text_encoder(
+            tokenizer.text_encoder_name, tokenizer.text_encoder_revision, trust_remote_code=True
+        )
+    return tokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

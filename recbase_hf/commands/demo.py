@@ -52,7 +52,7 @@ def demo(options: Demo) -> None:
     resolve_folder("python-api/packages")
     unseen = resolve_folder(options.data)
 
-    logger.info("2/5 tokenizer: texts to vectors, CL-VAE to semantic IDs")
+    logger.info("2/5 tokenizer: texts to vectors, vectors to semantic IDs")
     seed = ("--seed", str(options.seed))
     _launch("train-tokenizer", output, output / "tokenizer", (*TOKENIZER_FLAGS, *seed))
     logger.info("3/5 language model: next-token prediction on histories of semantic IDs")

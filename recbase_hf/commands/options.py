@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from recbase_hf.config import option
-from recbase_hf.data.domain import Domain, ItemVectors, load_domain
+from recbase_hf.data.domain import Domain, DomainVectors, ItemVectors, load_domain, load_domain_vectors
 from recbase_hf.data.python_api import build_python_api
 from recbase_hf.files import read_json
 from recbase_hf.progress import is_main_process
@@ -17,7 +17,16 @@ from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER, load_text_encoder
 from recbase_hf.text.template import ItemTemplate
 from recbase_hf.text.vector_cache import default_cache_folder
 
-__all__ = ["DataOptions", "TextOptions", "load_domains", "log_to_terminal", "require_same_settings", "resolve_folder"]
+__all__ = [
+    "DataOptions",
+    "HistoryOptions",
+    "TextOptions",
+    "load_domains",
+    "load_item_vectors",
+    "log_to_terminal",
+    "require_same_settings",
+    "resolve_folder",
+]
 
 EMBEDDED = "python-api/"
 
@@ -30,6 +39,12 @@ class DataOptions:
         ("python-api/packages",),
         help="folders with items.* and interactions.*, or the embedded python-api/packages and python-api/stdlib",
     )
+
+
+@dataclass(frozen=True)
+class HistoryOptions(DataOptions):
+    """Which data sets to read, with their interactions."""
+
     unordered_events: str = option(
         "error",
         help="what to do with events that lack their place in an otherwise ordered history",
@@ -76,19 +91,33 @@ def resolve_folder(data: str) -> Path:
     return Path(data)
 
 
-def load_domains(options: DataOptions, source: ItemVectors, *, seed: int = 0) -> list[Domain]:
+def load_item_vectors(options: DataOptions, source: ItemVectors) -> list[DomainVectors]:
+    """The item vectors of `--data`; the folders need no interactions.
+
+    Raises:
+        ValueError: two folders have the same name, by which domains are told apart.
+    """
+    _require_distinct_names(options)
+    return [load_domain_vectors(resolve_folder(data), source) for data in options.data]
+
+
+def load_domains(options: HistoryOptions, source: ItemVectors, *, seed: int = 0) -> list[Domain]:
     """The domains of `--data`.
 
     Raises:
         ValueError: two folders have the same name, by which domains are told apart.
     """
-    names = [Path(data).resolve().name for data in options.data]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two of the data folders have the same name ({', '.join(sorted(names))}); rename one")
+    _require_distinct_names(options)
     unordered_events = cast(Literal["error", "drop"], options.unordered_events)
     return [
         load_domain(resolve_folder(data), source, unordered_events=unordered_events, seed=seed) for data in options.data
     ]
+
+
+def _require_distinct_names(options: DataOptions) -> None:
+    names = [Path(data).resolve().name for data in options.data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of the data folders have the same name ({', '.join(sorted(names))}); rename one")
 
 
 def require_same_settings(made: Path, settings: dict, *, what: str) -> bool:

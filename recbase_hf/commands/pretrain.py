@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recbase_hf.commands.options import DataOptions, load_domains, log_to_terminal, require_same_settings
+from recbase_hf.commands.options import HistoryOptions, load_domains, log_to_terminal, require_same_settings
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
 from recbase_hf.config import option, parse_arguments, part_of
 from recbase_hf.data.domain import ItemVectors
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pretrain(Pretraining, DataOptions):
+class Pretrain(Pretraining, HistoryOptions):
     """Pretrain the language model on histories of semantic IDs. Without flags: on the embedded data set."""
 
     output: str = option("runs/recbase", help="folder; the bundle comes into its sub-folder `model`")
@@ -121,7 +121,6 @@ def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
         train_tokenizer(
             TrainTokenizer(
                 data=options.data,
-                unordered_events=options.unordered_events,
                 vectors=options.vectors,
                 trust_remote_code=options.trust_remote_code,
                 output=options.output,

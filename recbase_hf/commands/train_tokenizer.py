@@ -4,61 +4,89 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from recbase_hf.commands.options import DataOptions, TextOptions, load_domains, log_to_terminal, require_same_settings
+from recbase_hf.commands.options import (
+    DataOptions,
+    TextOptions,
+    load_item_vectors,
+    log_to_terminal,
+    require_same_settings,
+)
 from recbase_hf.config import option, parse_arguments, part_of
 from recbase_hf.files import atomic_folder, write_json
-from recbase_hf.training.tokenizer import QuantizerTraining, train_quantizer
+from recbase_hf.quantizers.training import QuantizerTraining
 
 __all__ = ["TrainTokenizer", "main", "train_tokenizer"]
 
 logger = logging.getLogger(__name__)
 
+SHAPE = ("num_levels", "level_dim", "grid", "split_input", "latent_dim", "hidden_dims", "linear_path")
+WEIGHTS = ("neighbor_weight", "kl_weight", "entropy_weight", "freeze_earlier_levels")
+
 
 @dataclass(frozen=True)
 class TrainTokenizer(QuantizerTraining, TextOptions, DataOptions):
-    """Train the CL-VAE tokenizer on item texts."""
+    """Train a tokenizer on item texts. Where no default is shown, it is that of the quantizer."""
 
     output: str = option("runs/recbase", help="folder; the tokenizer comes into its sub-folder `tokenizer`")
+    quantizer: str = option(
+        "product",
+        help="what turns vectors into codes: product quantization, finite scalar quantization, CL-VAE, RQ-VAE, or "
+        "residual k-means; benchmarks/README.md compares them",
+        choices=("product", "fsq", "cl-vae", "rq-vae", "residual-kmeans"),
+    )
+    collisions: str = option(
+        "keep",
+        help="different texts with the same codes: kept in one bucket, reassigned to the next free code of the last "
+        "level, or told apart by one more level",
+        choices=("keep", "reassign", "digit"),
+    )
     num_levels: int = option(4, help="codes in a semantic ID")
-    codebook_size: int = option(1024, help="codes a level")
-    latent_dim: int = option(64, help="width of the latent space and the code vectors")
-    hidden_dims: tuple[int, ...] = option((512, 256), help="widths of the encoder's hidden layers")
-    kl_weight: float = option(1e-3, help="weight of the KL term, in nats a latent dimension")
-    entropy_weight: float = option(1e-2, help="weight of the code-use entropy")
-    freeze_earlier_levels: bool = option(False, help="stop learning a codebook when the next level opens")
+    codebook_size: int = option(1024, help="codes a level; for fsq a power of two, unless --grid is given")
+    level_dim: int | None = option(None, help="product: features a level (default: 6)")
+    grid: tuple[int, ...] = option((), help="fsq: steps of each of a level's scalars, such as 8 8 8 6 5")
+    split_input: bool | None = option(None, help="fsq: each level sees its own part of the vector, as in RecGPT")
+    latent_dim: int | None = option(None, help="cl-vae, rq-vae: width of the latent space (default: 32)")
+    hidden_dims: tuple[int, ...] = option(
+        (), help="cl-vae, rq-vae, fsq: widths of hidden layers (default: 512; fsq none)"
+    )
+    linear_path: bool | None = option(None, help="cl-vae, rq-vae: a linear map beside the hidden layers")
+    neighbor_weight: float | None = option(None, help="all but residual-kmeans: weight of the neighbor loss")
+    kl_weight: float | None = option(None, help="cl-vae: weight of the KL term, in nats a latent dimension")
+    entropy_weight: float | None = option(None, help="cl-vae: weight of the code-use entropy")
+    freeze_earlier_levels: bool | None = option(None, help="cl-vae: stop learning a codebook when the next level opens")
 
 
 def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     """Train and save; returns the tokenizer's folder. A tokenizer made before by the same settings is kept."""
-    from recbase_hf.auto import ClVaeConfig, RecBaseTokenizer
+    from recbase_hf.auto import CollisionPolicy, RecBaseTokenizer
+    from recbase_hf.quantizers.fit import fit_quantizer
+    from recbase_hf.quantizers.kinds import config_of_kind
 
     source = options.item_vectors()
     with accelerator.main_process_first():
-        domains = load_domains(options, source, seed=options.seed)
+        domains = load_item_vectors(options, source)
     folder = Path(options.output) / "tokenizer"
-    settings = {key: _plain(value) for key, value in asdict(options).items() if key not in ("output", "data")}
+    not_settings = ("output", "data", "save_every")
+    settings = {key: _plain(value) for key, value in asdict(options).items() if key not in not_settings}
     settings["data"] = {domain.name: domain.hash for domain in domains}
     if require_same_settings(folder, settings, what="tokenizer"):
         logger.info("%s is there already, made with these settings", folder)
         return folder
-    config = ClVaeConfig(
-        input_dim=domains[0].vectors.shape[1],
-        hidden_dims=options.hidden_dims,
-        latent_dim=options.latent_dim,
-        num_levels=options.num_levels,
-        codebook_size=options.codebook_size,
-        kl_weight=options.kl_weight,
-        entropy_weight=options.entropy_weight,
-        freeze_earlier_levels=options.freeze_earlier_levels,
+    given = {name: getattr(options, name) for name in (*SHAPE, *WEIGHTS) if getattr(options, name) not in (None, ())}
+    config = config_of_kind(
+        options.quantizer, input_dim=domains[0].vectors.shape[1], codebook_size=options.codebook_size, **given
     )
-    quantizer, reports = train_quantizer(
+    training = part_of(options, QuantizerTraining)
+    if options.quantizer == "rq-vae":  # which is the CL-VAE without its parts, the curriculum among them
+        training = replace(training, curriculum="none")
+    quantizer, reports = fit_quantizer(
         {domain.name: domain.vectors for domain in domains},
         config,
-        part_of(options, QuantizerTraining),
+        training,
         accelerator=accelerator,
         checkpoints=Path(options.output) / "training" / "tokenizer",
     )
@@ -67,6 +95,7 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
         text_encoder=source.encoder,
         text_encoder_revision=source.revision,
         item_template=source.template.to_dict(),
+        collisions=cast(CollisionPolicy, options.collisions),
     )
     if accelerator.is_main_process:
         with atomic_folder(folder) as temporary:

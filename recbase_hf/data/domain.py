@@ -10,15 +10,16 @@ import numpy as np
 
 from recbase_hf.data.histories import Histories, build_histories
 from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
-from recbase_hf.data.vectors import read_vectors
+from recbase_hf.data.vectors import find_vectors, open_vectors, read_vectors
 from recbase_hf.errors import DataError, UnknownItemError
+from recbase_hf.files import sha256_of_file
 from recbase_hf.text.template import ItemTemplate, require_texts
 from recbase_hf.text.vector_cache import encode_with_cache
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Domain", "ItemVectors", "load_domain"]
+__all__ = ["Domain", "DomainVectors", "ItemVectors", "load_domain", "load_domain_vectors"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,38 @@ class Domain:
     vectors: np.ndarray
     histories: Histories
     hash: str
+
+
+@dataclass(frozen=True)
+class DomainVectors:
+    """The item vectors of a domain, for fitting a quantizer.
+
+    Attributes:
+        name: the folder's name.
+        vectors: (items, width), where they lie in a file memory-mapped, so that any number of them can be read.
+        hash: of the item table, or of the file of the vectors.
+    """
+
+    name: str
+    vectors: np.ndarray
+    hash: str
+
+
+def load_domain_vectors(folder: str | Path, source: ItemVectors) -> DomainVectors:
+    """The vectors of the items in a folder; it needs no interactions.
+
+    Raises:
+        DataError: the item table or the vectors cannot be used; the message names file, column and row.
+        FileNotFoundError: a file is missing.
+    """
+    folder = Path(folder)
+    name = folder.resolve().name
+    if source.precomputed is not None:
+        return DomainVectors(
+            name, open_vectors(folder, source.precomputed), sha256_of_file(find_vectors(folder, source.precomputed))
+        )
+    items = read_items(folder)
+    return DomainVectors(name, _encode(folder, items, source), hash_of_tables(items))
 
 
 def load_domain(

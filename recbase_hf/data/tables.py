@@ -67,14 +67,15 @@ def read_interactions(source: TableSource) -> datasets.Dataset:
     return _as_dataset(table)
 
 
-def hash_of_tables(items: TableSource, interactions: TableSource) -> str:
-    """Sixteen hexadecimal digits that stand for all that the two tables hold, in row order.
+def hash_of_tables(items: TableSource, interactions: TableSource | None = None) -> str:
+    """Sixteen hexadecimal digits that stand for all that the two tables, or the items alone, hold, in row order.
 
     The same content gives the same digits whatever file format it was read from. Columns of nothing but missing values
     count as absent.
     """
     digest = hashlib.sha256()
-    for table in (arrow_table(read_items(items)), arrow_table(read_interactions(interactions))):
+    tables = [read_items(items), *([] if interactions is None else [read_interactions(interactions)])]
+    for table in map(arrow_table, tables):
         for name in sorted(table.column_names):
             column = _without_dictionary(table[name])
             if column.null_count < len(column):

@@ -12,7 +12,23 @@ from recbase_hf.data.tables import read_items
 from recbase_hf.errors import DataError
 from recbase_hf.text.encoder import normalize_rows
 
-__all__ = ["read_vectors"]
+__all__ = ["find_vectors", "open_vectors", "read_vectors"]
+
+
+def find_vectors(folder: str | os.PathLike[str], name: str) -> Path:
+    """The file of vectors of that name in a folder; raises `FileNotFoundError` if there is none."""
+    path = Path(folder) / f"{name}_f16.npy"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; looked for vectors computed earlier")
+    return path
+
+
+def open_vectors(folder: str | os.PathLike[str], name: str) -> np.ndarray:
+    """`<name>_f16.npy` of a folder as it is, (n, d) floating, memory-mapped: for vectors that no memory holds.
+
+    Raises `FileNotFoundError` if the file is missing, and `DataError` if it is not a matrix of floating numbers.
+    """
+    return _read_matrix(find_vectors(folder, name), in_memory=False)
 
 
 def read_vectors(
@@ -26,7 +42,7 @@ def read_vectors(
     Raises `FileNotFoundError` if a file is missing, and `DataError` if there is no vector, the counts differ, a vector
     is not finite, or an id is missing, repeated or not in `item_ids`.
     """
-    vectors_path, ids_path = Path(folder) / f"{name}_f16.npy", Path(folder) / f"{name}_ids.parquet"
+    vectors_path, ids_path = find_vectors(folder, name), Path(folder) / f"{name}_ids.parquet"
     vectors = _read_matrix(vectors_path)
     ids = read_items(ids_path)["item_id"][:]
     if len(ids) != len(vectors):
@@ -49,11 +65,9 @@ def read_vectors(
     return rows[order], normalize_rows(vectors[order])
 
 
-def _read_matrix(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; looked for vectors computed earlier")
+def _read_matrix(path: Path, *, in_memory: bool = True) -> np.ndarray:
     try:
-        matrix = np.load(path, allow_pickle=False)
+        matrix = np.load(path, allow_pickle=False, mmap_mode=None if in_memory else "r")
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); it may be truncated: make it again") from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":

@@ -21,7 +21,7 @@ from recbase_hf.evaluation.figures import Figures
 from recbase_hf.files import read_json, write_json
 from recbase_hf.version import __version__
 
-__all__ = ["read_results", "render_table", "write_results"]
+__all__ = ["circumstances", "read_results", "render_table", "write_results"]
 
 FORMAT_VERSION = 1
 _PACKAGES = ("torch", "transformers", "datasets", "sentence-transformers", "numpy")
@@ -60,14 +60,26 @@ def write_results(
             "protocol": protocol,
             "model": model,
             "figures": [asdict(row) for row in figures],
-            "command": _without_folders(command),
-            "seconds": round(seconds, 3),
-            "versions": _versions(),
-            "hardware": _hardware(),
+            **circumstances(command, seconds),
         }
     )
     write_json(path, results)
     return results
+
+
+def circumstances(command: str, seconds: float) -> dict[str, Any]:
+    """What a receipt says about the run itself: command, seconds, versions and hardware.
+
+    Args:
+        command: `shlex.join(sys.argv)`; absolute paths in it are cut down to names.
+        seconds: how long it took.
+    """
+    return {
+        "command": _without_folders(command),
+        "seconds": round(seconds, 3),
+        "versions": _versions(),
+        "hardware": _hardware(),
+    }
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

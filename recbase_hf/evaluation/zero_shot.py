@@ -54,7 +54,7 @@ def evaluate_zero_shot(
     scores = {
         "random": random_scores(candidate_set, seed),
         "popularity (target set)": popularity_scores(candidate_set, histories),
-        "text similarity: mean cosine": mean_cosine_scores(candidate_set, catalog.vectors),
+        "text similarity: mean cosine": mean_cosine_scores(candidate_set, catalog.require_vectors()[0]),
         "text similarity: centered, log-sum-exp": similarity_scores(candidate_set, catalog.centered_vectors),
     }
     for method in methods:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from recbase_hf.catalog import ItemCatalog
+from recbase_hf.catalog.trie import CodeTrie
 from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.scoring.method import ScoreMethod, accumulation_dtype
-from recbase_hf.trie import CodeTrie
 
 __all__ = ["score_by_tree"]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from recbase_hf.catalog import ItemCatalog
 from recbase_hf.data.domain import Domain
 from recbase_hf.data.histories import Histories
 from recbase_hf.data.packing import PackedRows, pack_histories
@@ -35,10 +36,9 @@ def training_rows(
         seed: of both draws.
     """
     rng = np.random.default_rng(seed)
-    means = [tokenizer.catalog_mean(domain.vectors) for domain in domains]
-    codes = np.concatenate(
-        [tokenizer.encode_items(domain.vectors, mean=mean) for domain, mean in zip(domains, means, strict=True)]
-    )
+    # As catalogs, so that in training items have the semantic IDs that they will have when they are scored.
+    catalogs = [ItemCatalog.from_items(domain.items, tokenizer=tokenizer, vectors=domain.vectors) for domain in domains]
+    codes = np.concatenate([catalog.codes for catalog in catalogs])
     histories = join_histories(domains, max_users, rng)
     histories = histories.select(np.flatnonzero(histories.lengths >= 2))  # one item alone has nothing to predict it
     order = rng.permutation(len(histories))

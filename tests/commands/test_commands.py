@@ -16,13 +16,14 @@ from accelerate.state import AcceleratorState, GradientState
 from recbase_hf import ItemCatalog, RecBaseScorer, RecBaseTokenizer
 from recbase_hf import cli as command_line
 from recbase_hf.commands import pretrain as pretrain_command
-from recbase_hf.commands import train_tokenizer as tokenizer_command
 from recbase_hf.commands.train_tokenizer import TrainTokenizer
+from recbase_hf.quantizers import fit as quantizer_fitting
 from tiny_world import HashEncoder, make_items
 
 LEVELS = 2
 TOKENIZER_FLAGS = [
-    *("--num-levels", str(LEVELS), "--codebook-size", "8", "--latent-dim", "4", "--hidden-dims", "16"),
+    *("--quantizer", "cl-vae", "--num-levels", str(LEVELS), "--codebook-size", "8", "--latent-dim", "4"),
+    *("--hidden-dims", "16"),
     *("--batch-size", "16", "--max-steps-per-level", "10", "--evaluate-every", "5"),
 ]
 MODEL_FLAGS = ["--row-length", "33", "--max-items", "8", "--epochs", "1", "--batch-rows", "8", "--evaluate-every", "5"]
@@ -103,7 +104,7 @@ def forbid_training(monkeypatch) -> None:
     def refuse(*_args, **_options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(tokenizer_command, "train_quantizer", refuse)
+    monkeypatch.setattr(quantizer_fitting, "fit_quantizer", refuse)
     monkeypatch.setattr(pretrain_command, "train_language_model", refuse)
 
 
@@ -181,8 +182,8 @@ def test_evaluate_writes_results_and_prints_their_table(made, unseen, tmp_path, 
 
 
 def test_pretrain_trains_a_tokenizer_of_its_own_where_there_is_none(toys, tmp_path, monkeypatch):
-    small = partial(TrainTokenizer, num_levels=2, codebook_size=4, latent_dim=4, hidden_dims=(8,))
-    small = partial(small, batch_size=16, max_steps_per_level=5, evaluate_every=5)
+    small = partial(TrainTokenizer, num_levels=2, codebook_size=4, batch_size=16)
+    small = partial(small, validation_share=0.2, max_steps_per_level=5, evaluate_every=5)
     monkeypatch.setattr(pretrain_command, "TrainTokenizer", small)
     recbase("pretrain", "--data", toys, "--output", tmp_path, "--seed", "3", *MODEL_FLAGS)
     settings = json.loads((tmp_path / "tokenizer" / "training.json").read_text())["settings"]
@@ -213,9 +214,14 @@ def test_running_again_with_other_settings_is_refused_and_names_them(made, toys,
 
 def test_running_again_on_changed_data_is_refused(made, toys, tmp_path, monkeypatch):
     forbid_training(monkeypatch)
-    changed = write_domain(tmp_path / "toys", [3] * 20)
-    message = error_of("train-tokenizer", "--data", changed, "--output", made, *TOKENIZER_FLAGS)
+    other_items = write_domain(tmp_path / "toys", [3] * 20, num_items=21)
+    message = error_of("train-tokenizer", "--data", other_items, "--output", made, *TOKENIZER_FLAGS)
     assert "other settings (data)" in message
+    (tmp_path / "users").mkdir()
+    other_users = write_domain(tmp_path / "users" / "toys", [3] * 20)
+    message = error_of("pretrain", "--data", other_users, "--output", made, *MODEL_FLAGS)
+    assert "other settings (data)" in message
+    recbase("train-tokenizer", "--data", other_users, "--output", made, *TOKENIZER_FLAGS)  # which reads items alone
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_does(made, toys, tmp_path, monkeypatch):
@@ -259,7 +265,8 @@ def test_users_with_a_single_event_are_no_hindrance(made, tmp_path):
 
 
 def test_a_configuration_file_gives_values_and_flags_win_over_it(toys, tmp_path):
-    values = {"data": [str(toys)], "num_levels": 2, "codebook_size": 8, "latent_dim": 4, "hidden_dims": [16]}
+    values = {"quantizer": "cl-vae", "num_levels": 2, "codebook_size": 8, "latent_dim": 4, "hidden_dims": [16]}
+    values |= {"data": [str(toys)]}
     values |= {"batch_size": 16, "max_steps_per_level": 5, "evaluate_every": 5, "seed": 1, "learning_rate": "1e-3"}
     lines = [f"{name}: {json.dumps(value)}" for name, value in values.items()]
     (tmp_path / "tokenizer.yaml").write_text("\n".join(lines).replace('"1e-3"', "1e-3"))  # a string to YAML

@@ -39,7 +39,8 @@ def data(tmp_path):
 def test_pretraining_on_two_processes_leaves_a_model(data, tmp_path):
     config = tmp_path / "quick.yaml"
     config.write_text("epochs: 2\nbatch_rows: 2\nevaluate_every: 1\nrow_length: 64\nmax_items: 8\nsize: tiny\n")
-    tokenizer = ["train-tokenizer", "--codebook-size", "8", "--hidden-dims", "16", "--latent-dim", "8"]
+    tokenizer = ["train-tokenizer", "--quantizer", "cl-vae", "--codebook-size", "8", "--hidden-dims", "16"]
+    tokenizer += ["--latent-dim", "8"]
     tokenizer += ["--max-steps-per-level", "5", "--batch-size", "16"]
     common = ["--data", str(data), "--vectors", "minilm", "--output", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

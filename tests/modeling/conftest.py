@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,8 @@ def without_package(world, bundle, folders, scoring_request, tmp_path_factory):
         "vectors": np.asarray(world.catalog.vectors, dtype=float).tolist(),
         "scoring": scoring_request,
     }
-    answers = {}
-    for trust in (False, True):
+
+    def answer(trust: bool) -> dict:
         home = str(tmp_path_factory.mktemp("home"))
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": home, "PYTHONSAFEPATH": "1"}
         done = subprocess.run(
@@ -72,8 +73,10 @@ def without_package(world, bundle, folders, scoring_request, tmp_path_factory):
             text=True,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        answers[trust] = json.loads(done.stdout.splitlines()[-1])
-    return answers
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with ThreadPoolExecutor() as side_by_side:
+        return dict(zip((False, True), side_by_side.map(answer, (False, True)), strict=True))
 
 
 @pytest.fixture(scope="session")

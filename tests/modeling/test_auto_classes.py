@@ -7,11 +7,11 @@ here, a test for each kind of folder, so that a change upstream is noticed.
 from __future__ import annotations
 
 import pytest
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 import recbase_hf
 from auto_routes import tokenizer_of
-from recbase_hf import ClVaeConfig, ClVaeModel, RecBaseTokenizer
+from recbase_hf import RecBaseTokenizer
 
 OURS = "recbase_hf RecBaseTokenizer, right ids"
 SHIPPED = "transformers_modules RecBaseTokenizer, right ids"
@@ -102,12 +102,6 @@ def test_the_shipped_tokenizer_finds_the_text_encoder_of_an_imported_package(bun
 def test_a_bundle_is_a_plain_qwen2_with_and_without_the_package(bundle, without_package):
     assert type(AutoModelForCausalLM.from_pretrained(bundle)) is Qwen2ForCausalLM
     assert [answer["model"] for answer in without_package.values()] == ["Qwen2ForCausalLM"] * 2
-
-
-def test_the_quantizer_loads_by_auto_model(world, tmp_path):
-    world.tokenizer.quantizer.save_pretrained(tmp_path)
-    assert isinstance(AutoConfig.from_pretrained(tmp_path), ClVaeConfig)
-    assert isinstance(AutoModel.from_pretrained(tmp_path), ClVaeModel)
 
 
 def test_other_qwen2_tokenizers_stay_what_they_are(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from transformers import pipeline
 
 from recbase_hf import RecBaseScorer, RecBaseScoringPipeline, RecBaseTokenizer
-from tiny_world import make_world
+from tiny_world import make_model, make_world
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,17 @@ def test_strings_of_code_tokens_are_codes(world, scoring):
     ]
     found = scoring({"history": strings[:3], "candidates": strings[3:9]})["scores"]
     assert found == scoring({"history": codes[:3].tolist(), "candidates": codes[3:9].tolist()})["scores"]
+
+
+@pytest.mark.parametrize("collisions", ["reassign", "digit"])
+def test_texts_are_refused_where_only_a_catalog_knows_their_codes(world, collisions):
+    tokenizer = RecBaseTokenizer(quantizer=world.tokenizer.quantizer, collisions=collisions)
+    scoring = RecBaseScoringPipeline(model=make_model(tokenizer.layout), tokenizer=tokenizer, device="cpu")
+    with pytest.raises(ValueError, match=f"collisions='{collisions}' a text has a semantic ID only within a catalog"):
+        scoring({"history": [], "candidates": world.catalog.texts[:3]})
+    codes = np.zeros((3, tokenizer.layout.num_levels), dtype=int)
+    codes[:, -1] = range(3)
+    strings = ["".join(tokenizer.convert_ids_to_tokens(ids)) for ids in tokenizer.codes_to_ids(codes).tolist()]
+    by_codes = scoring({"history": codes[:1], "candidates": codes})
+    assert scoring({"history": strings[:1], "candidates": strings}) == by_codes
+    assert len(by_codes["scores"]) == 3

@@ -16,8 +16,12 @@ from hypothesis.extra.numpy import arrays
 from recbase_hf.modeling.centering import center, shrunk_mean
 from recbase_hf.modeling.token_layout import TokenLayout
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from recbase_hf import ClVaeConfig, ClVaeModel, RecBaseTokenizer
+from quantizers.small_quantizers import small_quantizer
+from recbase_hf import RecBaseTokenizer
+from recbase_hf.quantizers.kinds import KINDS
 from tiny_world import WIDTH, make_tokenizer
 
 LEVELS, SIZE = 4, 8
@@ -264,6 +268,9 @@ def test_the_fingerprint_changes_with_all_that_codes_depend_on(tokenizer):
         RecBaseTokenizer(quantizer=quantizer, **{**encoder, "text_encoder": "another"}),
         RecBaseTokenizer(quantizer=quantizer, **encoder, text_encoder_revision="1a2b"),
         RecBaseTokenizer(quantizer=quantizer, **{**encoder, "item_template": {**template, "lead": "A film."}}),
+        RecBaseTokenizer(quantizer=quantizer, **encoder, collisions="reassign"),
+        RecBaseTokenizer(quantizer=quantizer, **encoder, collisions="digit"),
+        *(RecBaseTokenizer(quantizer=small_quantizer(kind), **encoder) for kind in KINDS),
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
     assert RecBaseTokenizer(quantizer=quantizer, **encoder).fingerprint == variants[0].fingerprint
@@ -287,7 +294,13 @@ def change_encoder(folder):
     edit_json(folder / "tokenizer_config.json", text_encoder="another/encoder")
 
 
-@pytest.mark.parametrize("tamper", [flip_a_bit, change_mean_shrinkage, change_template, change_encoder])
+def change_collisions(folder):
+    edit_json(folder / "tokenizer_config.json", collisions="reassign")
+
+
+@pytest.mark.parametrize(
+    "tamper", [flip_a_bit, change_mean_shrinkage, change_template, change_encoder, change_collisions]
+)
 def test_whatever_changes_the_codes_is_noticed(tokenizer, copied, tamper):
     tamper(copied)
     with pytest.raises(ValueError, match=f"saved with {tokenizer.fingerprint}: quantizer.safetensors, .* was changed"):
@@ -345,6 +358,117 @@ def test_a_tokenizer_needs_a_quantizer():
 
 
 def test_up_to_26_levels_have_letters():
-    config = ClVaeConfig(input_dim=4, hidden_dims=[4], latent_dim=2, num_levels=26, codebook_size=2)
-    tokenizer = RecBaseTokenizer(quantizer=ClVaeModel(config))
-    assert tokenizer("<a_0><z_1>")["input_ids"] == [53, 1, 52]
+    quantizer = small_quantizer("residual-kmeans", num_levels=26, codebook_size=2)
+    assert RecBaseTokenizer(quantizer=quantizer)("<a_0><z_1>")["input_ids"] == [53, 1, 52]
+    with pytest.raises(ValueError, match="'digit' would add a level to 26"):
+        RecBaseTokenizer(quantizer=quantizer, collisions="digit")
+
+
+# ---- kinds of quantizers -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=KINDS)
+def saved_kind(request, tmp_path):
+    """A tokenizer with a quantizer of each kind, and the folder that it was saved to."""
+    quantizer = small_quantizer(request.param)
+    quantizer.corpus_mean.copy_(torch.linspace(-0.1, 0.1, WIDTH))
+    quantizer.fitted_cosines.copy_(torch.linspace(-1, 1, 101))
+    tokenizer = RecBaseTokenizer(quantizer=quantizer, text_encoder="an encoder")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    return tokenizer, tmp_path / "saved"
+
+
+@pytest.mark.parametrize("load", [RecBaseTokenizer.from_pretrained, AutoTokenizer.from_pretrained])
+def test_a_tokenizer_comes_back_with_its_kind_of_quantizer(saved_kind, load):
+    tokenizer, folder = saved_kind
+    loaded = load(folder)
+    assert type(loaded) is RecBaseTokenizer
+    assert type(loaded.quantizer) is type(tokenizer.quantizer)
+    assert loaded.quantizer.config.settings() == tokenizer.quantizer.config.settings()
+    assert not loaded.quantizer.training
+    for name, tensor in tokenizer.quantizer.state_dict().items():
+        assert torch.equal(loaded.quantizer.state_dict()[name], tensor), name
+    codes = tokenizer.encode_items(vectors_of(30))
+    assert len(np.unique(codes, axis=0)) > 5
+    np.testing.assert_array_equal(loaded.encode_items(vectors_of(30)), codes)
+    np.testing.assert_array_equal(loaded.decode_items(codes), tokenizer.decode_items(codes))
+    assert loaded.fingerprint == tokenizer.fingerprint
+
+
+def test_the_code_that_travels_with_a_tokenizer_has_every_kind(saved_kind, modules_cache):
+    tokenizer, folder = saved_kind
+    shipped = get_class_from_dynamic_module("tokenization_recbase.RecBaseTokenizer", folder).from_pretrained(folder)
+    assert type(shipped.quantizer).__module__.startswith("transformers_modules.")
+    assert shipped.fingerprint == tokenizer.fingerprint
+    np.testing.assert_array_equal(shipped.encode_items(vectors_of(9)), tokenizer.encode_items(vectors_of(9)))
+
+
+def test_the_settings_of_the_quantizer_say_its_kind(saved_kind):
+    tokenizer, folder = saved_kind
+    settings = json.loads((folder / "quantizer_config.json").read_text())
+    assert settings.pop("format_version") == 1
+    assert settings.pop("model_type") == tokenizer.quantizer.config.model_type
+    assert settings == tokenizer.quantizer.config.settings()
+
+
+def test_weights_that_are_not_finite_are_named_with_their_file(saved_kind):
+    tokenizer, folder = saved_kind
+    name = next(name for name, _ in tokenizer.quantizer.named_parameters())
+    state = load_file(folder / "quantizer.safetensors")
+    state[name][0] = float("inf")
+    save_file(state, folder / "quantizer.safetensors")
+    with pytest.raises(ValueError, match=rf"quantizer\.safetensors: NaN or infinity in \['{name}'\]"):
+        RecBaseTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"model_type": "vq"}, "unknown quantizer 'vq'; this version has clvae, fsq, product, residual_kmeans"),
+        ({"num_levels": 0}, "num_levels is 0"),
+    ],
+)
+def test_settings_that_make_no_quantizer_are_named_with_their_file(copied, changes, complaint):
+    edit_json(copied / "quantizer_config.json", **changes)
+    with pytest.raises(ValueError, match=rf"quantizer_config\.json: .*{complaint}"):
+        RecBaseTokenizer.from_pretrained(copied)
+
+
+def test_weights_of_another_kind_do_not_fit(saved_kind, copied):
+    _, folder = saved_kind
+    shutil.copy(folder / "quantizer_config.json", copied / "quantizer_config.json")
+    with pytest.raises(ValueError, match=r"quantizer\.safetensors does not fit .*quantizer_config\.json"):
+        RecBaseTokenizer.from_pretrained(copied)
+
+
+# ---- collisions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("collisions", "levels"), [("keep", LEVELS), ("reassign", LEVELS), ("digit", LEVELS + 1)])
+def test_the_policy_is_saved_and_decides_the_layout(tokenizer, tmp_path, collisions, levels):
+    of_policy = RecBaseTokenizer(quantizer=tokenizer.quantizer, collisions=collisions)
+    of_policy.save_pretrained(tmp_path)
+    loaded = RecBaseTokenizer.from_pretrained(tmp_path)
+    assert loaded.collisions == of_policy.collisions == collisions
+    assert loaded.fingerprint == of_policy.fingerprint
+    assert loaded.layout == of_policy.layout == TokenLayout(levels, SIZE)
+    assert loaded.get_vocab() == of_policy.get_vocab()
+
+
+def test_the_digit_is_a_level_of_its_own_that_decoding_leaves_out(tokenizer):
+    with_digit = RecBaseTokenizer(quantizer=tokenizer.quantizer, collisions="digit")
+    assert with_digit.vocab_size == tokenizer.vocab_size + SIZE
+    assert with_digit("<a_0><e_7>")["input_ids"] == [5 * SIZE + 1, 1, 5 * SIZE]
+    assert "<e_0>" not in tokenizer.get_vocab()
+    codes = with_digit.encode_items(vectors_of(6))
+    np.testing.assert_array_equal(codes, tokenizer.encode_items(vectors_of(6)))  # a catalog adds the digits
+    for digit in (0, 5):
+        ids = np.concatenate([codes, np.full((6, 1), digit)], axis=1)
+        np.testing.assert_array_equal(with_digit.decode_items(ids), tokenizer.decode_items(codes))
+        assert with_digit.decode_history(with_digit.encode_history(ids)).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("collisions", ["", "Keep", "drop", None])
+def test_an_unknown_policy_is_refused(tokenizer, collisions):
+    with pytest.raises(ValueError, match=f"collisions is {collisions!r}; it must be one of keep, reassign, digit"):
+        RecBaseTokenizer(quantizer=tokenizer.quantizer, collisions=collisions)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from recbase_hf.trie import build_trie
+from recbase_hf.catalog.trie import build_trie
 
 SIZE = 4
 catalogs = st.tuples(st.integers(1, 30), st.integers(1, 4)).flatmap(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
+from dataclasses import FrozenInstanceError, replace
 
 import datasets
 import numpy as np
@@ -63,7 +63,8 @@ def same(left, right):
     for name in ("codes", "vectors", "mean"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         assert getattr(left, name).dtype == getattr(right, name).dtype
-    assert (left.codebook_size, left.fingerprint) == (right.codebook_size, right.fingerprint)
+    for name in ("codebook_size", "fingerprint", "text_encoder", "text_encoder_revision", "item_template"):
+        assert getattr(left, name) == getattr(right, name)
 
 
 # ---- building ------------------------------------------------------------------------------------------------------
@@ -115,6 +116,14 @@ def test_titles_fall_back_to_the_text(tokenizer):
     plain.item_template = {"version": 1, "fields": ["title", "kind"]}
     rows = [{"item_id": "a", "title": None, "kind": "shoe"}, {"item_id": "b", "title": "A hat", "kind": "hat"}]
     assert ItemCatalog.from_items(rows, tokenizer=plain).titles == ["Kind: shoe", "A hat"]
+    rows = [{"item_id": "c", "title": None, "kind": None}]
+    assert ItemCatalog.from_items(rows, tokenizer=plain, vectors=vectors_of(1)).titles == ["c"]
+
+
+def test_vectors_of_zeros_are_items_like_others(tokenizer):
+    catalog = ItemCatalog.from_items(ROWS, tokenizer=tokenizer, vectors=np.zeros((len(ROWS), WIDTH)))
+    assert np.isfinite(catalog.centered_vectors).all()
+    assert catalog.trie.bucket_sizes.tolist() == [len(ROWS)]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +155,11 @@ def test_bad_vectors_are_named(tokenizer):
         ItemCatalog.from_items(ROWS, tokenizer=tokenizer, vectors=vectors_of(11))
 
 
+def test_a_catalog_cannot_be_changed_in_place(world):
+    with pytest.raises(FrozenInstanceError):
+        world.catalog.codes = world.catalog.codes + 1
+
+
 # ---- looking up ----------------------------------------------------------------------------------------------------
 
 
@@ -154,18 +168,24 @@ def test_rows_finds_items_and_names_those_it_does_not(world):
     assert world.catalog.rows([]).dtype == np.int64
     with pytest.raises(UnknownItemError, match="item 'nowhere' is not in the catalog of 40 items"):
         world.catalog.rows(["item-3", "nowhere"])
+    with pytest.raises(TypeError, match="not the single string 'item-3'"):
+        world.catalog.rows("item-3")
+    assert "item-3" in world.catalog
+    assert "nowhere" not in world.catalog
 
 
 def test_the_collision_report_counts_items_texts_and_semantic_ids(tokenizer):
     # Codes by hand: `b` and `c` have one text, `d` another text with the same codes, `e` shares with `f`.
     rows = [{"item_id": name, "title": title} for name, title in zip("abcdef", "uvvwxx", strict=True)]
-    catalog = ItemCatalog.from_items(rows, tokenizer=tokenizer)
     first, second, third = [0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 1]
-    catalog.codes = np.array([first, second, second, second, third, third])
+    codes = np.array([first, second, second, second, third, third])
+    catalog = replace(ItemCatalog.from_items(rows, tokenizer=tokenizer), codes=codes)
     report = catalog.collisions()
     assert (report.num_items, report.num_semantic_ids, report.num_colliding_items) == (6, 3, 5)
     assert report.num_colliding_texts == 2  # v and w; e and f are one text
+    assert report.num_identical_items == 4  # b and c; e and f
     assert report.largest_bucket == ("b", "c", "d")
+    assert "5 items share theirs (2 different texts, 4 items of identical text)" in str(report)
     assert "6 items, 3 semantic IDs" in repr(catalog)
 
 
@@ -251,6 +271,17 @@ def test_files_that_do_not_fit_together_are_refused(copied, damage, complaint):
         ItemCatalog.from_pretrained(copied)
 
 
+def test_a_catalog_of_an_earlier_release_does_not_say_where_its_vectors_come_from(tokenizer, copied):
+    facts = json.loads((copied / "catalog.json").read_text())
+    assert facts["text_encoder"] == "tests/hash-encoder"
+    assert facts["item_template"]["fields"] == ["title"]
+    for name in ("text_encoder", "text_encoder_revision", "item_template"):
+        del facts[name]
+    (copied / "catalog.json").write_text(json.dumps(facts))
+    catalog = ItemCatalog.from_pretrained(copied, tokenizer=tokenizer)
+    assert (catalog.text_encoder, catalog.item_template) == (None, None)
+
+
 def test_a_catalog_is_replaced_and_other_files_stay(tokenizer, copied, tmp_path):
     catalog = ItemCatalog.from_items(make_items(5), tokenizer=tokenizer)
     catalog.save_pretrained(copied)
@@ -264,13 +295,16 @@ def test_a_catalog_is_replaced_and_other_files_stay(tokenizer, copied, tmp_path)
 
 @pytest.mark.parametrize("damage", ["code out of range", "id twice", "vector not finite"])
 def test_a_tampered_catalog_is_refused(world, tmp_path, damage):
-    catalog = copy.copy(world.catalog)
-    if damage == "code out of range":
-        catalog.codes = catalog.codes + world.catalog.codebook_size
-    elif damage == "id twice":
-        catalog.item_ids = [catalog.item_ids[1], *catalog.item_ids[1:]]
-    else:
-        catalog.vectors = catalog.vectors * np.float32("nan")
-    catalog.save_pretrained(tmp_path / "catalog")
+    catalog = world.catalog
+    changes = {
+        "code out of range": {"codes": catalog.codes + catalog.codebook_size},
+        "id twice": {"item_ids": [catalog.item_ids[1], *catalog.item_ids[1:]]},
+        "vector not finite": {"vectors": catalog.vectors * np.float32("nan")},
+    }
+    replace(catalog, **changes[damage]).save_pretrained(tmp_path / "catalog")
     with pytest.raises(DataError, match="tampered"):
         ItemCatalog.from_pretrained(tmp_path / "catalog")
+
+
+def test_a_catalog_diagnoses_itself(world):
+    assert str(world.catalog.diagnose()) != str(world.catalog.diagnose(world.tokenizer))

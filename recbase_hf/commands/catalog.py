@@ -1,0 +1,166 @@
+"""`recbase catalog VERB`: what happens to a catalog after it has been built.
+
+Each verb has a dataclass of options and a function of the same name. A changed catalog goes back into its own folder,
+whole or not at all, unless `--output` names another.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from recbase_hf.catalog import ItemCatalog
+from recbase_hf.catalog.index_files import IndexForm
+from recbase_hf.commands.build_catalog import load_tokenizer
+from recbase_hf.commands.options import log_to_terminal, resolve_folder
+from recbase_hf.config import option, parse_arguments
+
+__all__ = ["VERBS", "Add", "Diff", "Export", "Import", "Migrate", "Remove", "main"]
+
+logger = logging.getLogger(__name__)
+
+_CATALOG = "catalog folder"
+_OUTPUT = "folder of the new catalog; default the old one's"
+_TRUST = "let the encoder's repository run its own code (NV-Embed-v2 needs it)"
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add items to a catalog; the semantic IDs of its own stay."""
+
+    catalog: str = option(help=_CATALOG)
+    model: str = option(help="bundle or tokenizer that made the catalog")
+    items: str = option(help="table of the new items")
+    output: str | None = option(None, help=_OUTPUT)
+    trust_remote_code: bool = option(False, help=_TRUST)
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove items from a catalog."""
+
+    catalog: str = option(help=_CATALOG)
+    item_ids: tuple[str, ...] = option(help="what to remove")
+    output: str | None = option(None, help=_OUTPUT)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Print what a newer catalog changes."""
+
+    old: str = option(help=_CATALOG)
+    new: str = option(help=_CATALOG)
+
+
+@dataclass(frozen=True)
+class Migrate:
+    """Bring the items of a catalog under another tokenizer."""
+
+    catalog: str = option(help=_CATALOG)
+    model: str = option(help="bundle or tokenizer to go to")
+    items: str | None = option(None, help="item table; needed where the tokenizer writes items in another way")
+    output: str | None = option(None, help=_OUTPUT)
+    trust_remote_code: bool = option(False, help=_TRUST)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a catalog of published codes. Without --model no model accepts it, but it can be inspected."""
+
+    items: str = option(help="item table, in the rows that the codes were made for")
+    codes: str = option(help="index file (.json), or a table with the columns item_id, c1, c2, ...")
+    output: str = option("runs/catalog", help="folder of the catalog")
+    codebook_size: int = option(1024, help="codes a level")
+    model: str | None = option(None, help="bundle or tokenizer that made the codes, if you know it")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the codes of a catalog as an index file, which names items by their row."""
+
+    catalog: str = option(help=_CATALOG)
+    output: str = option(help="index file to write, such as shop.index.json")
+    form: str = option("offset", help="numbers that are token ids, or tokens", choices=("offset", "tokens"))
+
+
+def _add(options: Add) -> None:
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
+    catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=tokenizer)
+    catalog, report = catalog.add_items(resolve_folder(options.items), tokenizer=tokenizer)
+    _save(catalog, options.output or options.catalog)
+    print(report)
+
+
+def _remove(options: Remove) -> None:
+    catalog = ItemCatalog.from_pretrained(options.catalog).remove(options.item_ids)
+    _save(catalog, options.output or options.catalog)
+
+
+def _diff(options: Diff) -> None:
+    print(ItemCatalog.from_pretrained(options.old).diff(ItemCatalog.from_pretrained(options.new)))
+
+
+def _migrate(options: Migrate) -> None:
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
+    items = None if options.items is None else resolve_folder(options.items)
+    catalog = ItemCatalog.from_pretrained(options.catalog).migrate(tokenizer, items=items)
+    _save(catalog, options.output or options.catalog)
+
+
+def _import(options: Import) -> None:
+    catalog = ItemCatalog.from_codes(
+        resolve_folder(options.items),
+        options.codes,
+        codebook_size=options.codebook_size,
+        tokenizer=None if options.model is None else load_tokenizer(options.model),
+    )
+    _save(catalog, options.output)
+
+
+def _export(options: Export) -> None:
+    catalog = ItemCatalog.from_pretrained(options.catalog)
+    catalog.export_index(options.output, form=cast(IndexForm, options.form))
+    logger.info("%s: %d items, form %s", options.output, len(catalog), options.form)
+
+
+def _save(catalog: ItemCatalog, folder: str) -> None:
+    catalog.save_pretrained(folder)
+    logger.info("%s: %s", folder, catalog.collisions())
+
+
+VERBS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "add": (Add, _add),
+    "remove": (Remove, _remove),
+    "diff": (Diff, _diff),
+    "migrate": (Migrate, _migrate),
+    "import": (Import, _import),
+    "export": (Export, _export),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and do what its verb says."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    verb = arguments[0]
+    if verb not in VERBS:
+        sys.exit(f"recbase catalog: unknown verb {verb!r}\n\n{_help()}")
+    kind, run = VERBS[verb]
+    program, description = f"recbase catalog {verb}", kind.__doc__ or ""
+    options: Any = parse_arguments(kind, arguments[1:], program=program, description=description)
+    log_to_terminal()
+    run(options)
+
+
+def _help() -> str:
+    lines = [f"  {verb:8} {kind.__doc__}" for verb, (kind, _) in VERBS.items()]
+    return (
+        "usage: recbase catalog VERB [--config FILE] [options]\n\n"
+        + "\n".join(lines)
+        + "\n\n`recbase catalog VERB --help` shows its options."
+    )

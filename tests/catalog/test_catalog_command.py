@@ -1,0 +1,101 @@
+"""`recbase catalog`: what a catalog is put through from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from recbase_hf import DataError, ItemCatalog
+from recbase_hf.commands import catalog as command
+from tiny_world import HashEncoder, make_items, make_tokenizer
+
+ITEMS = make_items(30)
+
+
+def run(*arguments):
+    command.main([str(argument) for argument in arguments])
+
+
+def write_items(path, items):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["item_id", "title"])
+        writer.writeheader()
+        writer.writerows(items)
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A folder with a tokenizer, a catalog of 20 items, and tables of these and of 10 more."""
+    monkeypatch.setattr("recbase_hf.text.vector_cache.load_text_encoder", lambda *_args, **_options: HashEncoder())
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    ItemCatalog.from_items(ITEMS[:20], tokenizer=tokenizer).save_pretrained(tmp_path / "catalog")
+    write_items(tmp_path / "items.csv", ITEMS[:20])
+    write_items(tmp_path / "new.csv", ITEMS[20:])
+    return tmp_path
+
+
+def test_items_are_added_and_removed_in_place(shop, capsys):
+    before = ItemCatalog.from_pretrained(shop / "catalog")
+    run("add", "--catalog", shop / "catalog", "--model", shop / "tokenizer", "--items", shop / "new.csv")
+    assert "10 items added to 20" in capsys.readouterr().out
+    assert ItemCatalog.from_pretrained(shop / "catalog").item_ids == [item["item_id"] for item in ITEMS]
+    run("remove", "--catalog", shop / "catalog", "--item-ids", *(item["item_id"] for item in ITEMS[20:]))
+    assert before.diff(ItemCatalog.from_pretrained(shop / "catalog")).is_empty
+
+
+def test_another_output_leaves_the_catalog_as_it_is_and_differences_are_printed(shop, capsys):
+    run("remove", "--catalog", shop / "catalog", "--item-ids", "item-3", "--output", shop / "less")
+    run("diff", "--old", shop / "catalog", "--new", shop / "less")
+    assert capsys.readouterr().out == "1 removed: item-3\n"
+    assert len(ItemCatalog.from_pretrained(shop / "catalog")) == 20
+
+
+def test_a_catalog_migrates_to_another_tokenizer(shop):
+    make_tokenizer(seed=1).save_pretrained(shop / "other")
+    run("migrate", "--catalog", shop / "catalog", "--model", shop / "other", "--items", shop / "items.csv")
+    catalog = ItemCatalog.from_pretrained(shop / "catalog", tokenizer=make_tokenizer(seed=1))
+    assert catalog.item_ids == [item["item_id"] for item in ITEMS[:20]]
+
+
+@pytest.mark.parametrize("form", ["offset", "tokens"])
+def test_codes_are_exported_and_imported(shop, form):
+    index = shop / "shop.index.json"
+    run("export", "--catalog", shop / "catalog", "--output", index, "--form", form)
+    assert len(json.loads(index.read_text())) == 20
+    flags = ["--items", shop / "items.csv", "--codes", index, "--codebook-size", "8"]
+    run("import", *flags, "--output", shop / "free")
+    assert ItemCatalog.from_pretrained(shop / "free").fingerprint.startswith("codes-")
+    run("import", *flags, "--output", shop / "known", "--model", shop / "tokenizer")
+    before, after = (ItemCatalog.from_pretrained(shop / name) for name in ("catalog", "known"))
+    assert before.diff(after).is_empty
+
+
+def test_a_failed_change_leaves_the_catalog_whole(shop):
+    before = ItemCatalog.from_pretrained(shop / "catalog")
+    with pytest.raises(DataError, match="in the catalog already"):
+        run("add", "--catalog", shop / "catalog", "--model", shop / "tokenizer", "--items", shop / "items.csv")
+    assert before.diff(ItemCatalog.from_pretrained(shop / "catalog")).is_empty
+
+
+def test_help_lists_the_verbs_and_a_wrong_one_is_refused(capsys):
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as end:
+            run(*arguments)
+        assert end.value.code == 0
+        shown = capsys.readouterr().out
+        assert all(f"  {verb} " in shown for verb in command.VERBS)
+    with pytest.raises(SystemExit) as end:
+        run("grow")
+    assert str(end.value.code).startswith("recbase catalog: unknown verb 'grow'")
+
+
+@pytest.mark.parametrize("verb", command.VERBS)
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(verb, "--help")
+    assert end.value.code == 0
+    assert f"usage: recbase catalog {verb}" in capsys.readouterr().out
