@@ -30,7 +30,7 @@ __all__ = ["CollisionPolicy", "RecBaseTokenizer"]
 
 CollisionPolicy = Literal["keep", "reassign", "digit"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 QUANTIZER_FILE = "quantizer.safetensors"
 QUANTIZER_CONFIG_FILE = "quantizer_config.json"
 _TOKEN = re.compile(r"<[^<>\s]+>")
@@ -258,7 +258,7 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         They are semantic IDs as they stand where collisions are kept; otherwise `ItemCatalog` settles them.
 
         Args:
-            items: texts, or vectors as the text encoder gives them (not centered).
+            items: texts, or vectors of unit length as the text encoder gives them (not centered).
             mean: the mean to subtract: `catalog_mean` of the whole catalog that the items belong to. Default the mean
                 of the training corpus, so that an item's code does not depend on what else is in the call.
 
@@ -328,10 +328,13 @@ def _load_quantizer(weights: str | None, config: str | None) -> Quantizer:
         state = load_file(weights)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{weights} or {config} is damaged ({error}); restore or download the folder again") from error
-    if settings.pop("format_version", 0) > FORMAT_VERSION:
+    format_version = settings.pop("format_version", 0)
+    if format_version > FORMAT_VERSION:
         raise ValueError(f"{config} was written by a newer recbase-hf; upgrade with: pip install -U recbase-hf")
+    if format_version < FORMAT_VERSION:
+        raise ValueError(f"{config} was written by recbase-hf 0.1.0, in a form that is gone; train the tokenizer anew")
     try:
-        quantizer = new_quantizer(quantizer_config(settings.pop("model_type", "none"), **settings))
+        quantizer = new_quantizer(quantizer_config(settings.pop("model_type", "without a model_type"), **settings))
     except ValueError as error:
         raise ValueError(f"{config}: {error}") from error
     try:

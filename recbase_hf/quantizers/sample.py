@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -104,12 +103,17 @@ def _drawn(name: str, source: VectorSource, rows: np.ndarray) -> Iterator[np.nda
 
 def _batches(name: str, source: VectorSource) -> Iterator[tuple[int, np.ndarray]]:
     """Number of its first row, and (rows, width) float32 unit vectors."""
-    for batch_number in range(math.ceil(len(source) / BATCH)):
-        start = batch_number * BATCH
-        raw = source[start : start + BATCH]
-        if isinstance(raw, dict) and "vector" not in raw:
-            raise DataError(f"{name} has no column vector, only {', '.join(raw)}; rename the one that holds vectors")
-        batch = np.asarray(raw["vector"] if isinstance(raw, dict) else raw, dtype=np.float32)
+    if hasattr(source, "column_names"):
+        if "vector" not in source.column_names:
+            columns = ", ".join(source.column_names)
+            raise DataError(f"{name} has no column vector, only {columns}; rename the one that holds vectors")
+        source = source.with_format("numpy", columns=["vector"])  # Arrow to NumPy without Python numbers in between
+    for start in range(0, len(source), BATCH):
+        rows = source[start : start + BATCH]
+        try:
+            batch = np.asarray(rows["vector"] if isinstance(rows, dict) else rows, dtype=np.float32)
+        except ValueError as error:
+            raise DataError(f"{name}, vectors from {start} on: of different widths; encode all alike") from error
         if batch.ndim != 2:
             raise DataError(f"{name}: the vectors have shape {batch.shape}; give one row an item")
         finite = np.isfinite(batch).all(axis=1)

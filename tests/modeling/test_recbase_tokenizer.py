@@ -339,8 +339,14 @@ def test_weights_that_do_not_fit_the_configuration_are_named(copied, edit, compl
         RecBaseTokenizer.from_pretrained(copied)
 
 
+def test_an_older_format_asks_for_a_new_training(copied):
+    edit_json(copied / "quantizer_config.json", format_version=1)
+    with pytest.raises(ValueError, match=r"quantizer_config\.json was written by recbase-hf 0\.1\.0.*train"):
+        RecBaseTokenizer.from_pretrained(copied)
+
+
 def test_a_newer_format_asks_for_an_upgrade(copied):
-    edit_json(copied / "quantizer_config.json", format_version=2, something_new=1)
+    edit_json(copied / "quantizer_config.json", format_version=3, something_new=1)
     with pytest.raises(ValueError, match="newer recbase-hf; upgrade"):
         RecBaseTokenizer.from_pretrained(copied)
 
@@ -406,7 +412,7 @@ def test_the_code_that_travels_with_a_tokenizer_has_every_kind(saved_kind, modul
 def test_the_settings_of_the_quantizer_say_its_kind(saved_kind):
     tokenizer, folder = saved_kind
     settings = json.loads((folder / "quantizer_config.json").read_text())
-    assert settings.pop("format_version") == 1
+    assert settings.pop("format_version") == 2
     assert settings.pop("model_type") == tokenizer.quantizer.config.model_type
     assert settings == tokenizer.quantizer.config.settings()
 
