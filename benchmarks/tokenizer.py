@@ -42,7 +42,7 @@ from recbase_hf.evaluation.protocol import CandidateSet, leave_last_out
 from recbase_hf.evaluation.results import circumstances
 from recbase_hf.files import read_json, write_json
 from recbase_hf.quantizers.fit import fit_sample
-from recbase_hf.quantizers.kinds import KINDS, config_of_kind
+from recbase_hf.quantizers.kinds import KINDS, config_of_kind, training_of_kind
 from recbase_hf.quantizers.sample import FitSample
 from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER, load_text_encoder
@@ -85,7 +85,7 @@ class Items:
         self.domain: Domain = load_domain(
             folder, ItemVectors("all-MiniLM-L6-v2", precomputed=vectors), unordered_events="drop", seed=seed
         )
-        self.name, self.vectors = self.domain.name, self.domain.vectors
+        self.name, self.vectors, self.hash = self.domain.name, self.domain.vectors, self.domain.items_hash
         self.texts = ItemTemplate().render_all(self.domain.items)
         self.seed = seed
 
@@ -207,22 +207,18 @@ Runs = dict[str, "partial[dict[str, Any]]"]
 
 
 def comparison(options: TokenizerBenchmark, shape: str) -> Runs:
-    """Every kind; k-means alone counts every item alike, which suits it better than counting every set alike."""
-    training = _training(options)
-    runs: Runs = {}
-    for kind in KINDS:
-        own = training
-        if kind == "residual-kmeans":
-            own = _training(options, domain_balance=0.0)
-        elif kind == "rq-vae":
-            own = _training(options, curriculum="none")
-        runs[kind] = partial(evaluate, kind=kind, shape=SHAPES[shape], training=own)
-    return runs
+    """Every kind, as its own defaults fit it."""
+    return {
+        kind: partial(evaluate, kind=kind, shape=SHAPES[shape], training=training_of_kind(kind, _training(options)))
+        for kind in KINDS
+    }
 
 
 def ablation(options: TokenizerBenchmark) -> Runs:
     """The CL-VAE, and what each of its parts does to it."""
     all_off = {"kl_weight": 0.0, "entropy_weight": 0.0}
+    parts_off = {"curriculum": "none", "replace_unused": False}
+    paper = {"linear_path": False, "neighbor_weight": 0.0}
     return {
         name: partial(
             evaluate, kind="cl-vae", shape=SHAPES["4x1024"], training=_training(options, **changes), **weights
@@ -239,7 +235,15 @@ def ablation(options: TokenizerBenchmark) -> Runs:
             ("no k-means start", {"kmeans_start": False}, {}),
             ("no linear path", {}, {"linear_path": False}),
             ("no neighbor loss", {}, {"neighbor_weight": 0.0}),
-            ("no curriculum, KL, entropy, replacement", {"curriculum": "none", "replace_unused": False}, all_off),
+            ("no curriculum, KL, entropy, replacement", parts_off, all_off),
+            ("the paper's: no linear path, neighbor loss", {}, paper),
+            ("the paper's, no curriculum, KL, entropy, replacement", parts_off, {**paper, **all_off}),
+            ("the paper's, no k-means start", {"kmeans_start": False}, paper),
+            (
+                "the paper's, no k-means start, curriculum, KL, entropy, replacement",
+                {**parts_off, "kmeans_start": False},
+                {**paper, **all_off},
+            ),
         )
     }
 
@@ -247,28 +251,21 @@ def ablation(options: TokenizerBenchmark) -> Runs:
 def alignment(options: TokenizerBenchmark) -> Runs:
     """What is done to the vectors against the leak of the data set into level 1."""
     run = partial(evaluate, kind="product", shape=SHAPES["4x1024"])
-    training = _training(options)
+    residual = partial(evaluate, kind="residual-kmeans", shape=SHAPES["4x1024"])
+    training, items_alike = _training(options), _training(options, domain_balance=0.0)
     return {
         "nothing": partial(run, training=training, align=nothing),
         "corpus mean": partial(run, training=training, align=corpus_mean),
         "own mean": partial(run, training=training),
         "own mean, half whitening": partial(run, training=training, align=partial(whitened, power=0.5)),
         "own mean, full whitening": partial(run, training=training, align=partial(whitened, power=1.0)),
-        "own mean, items alike": partial(run, training=_training(options, domain_balance=0.0)),
+        "own mean, items alike": partial(run, training=items_alike),
         "own mean, no neighbor loss": partial(run, training=training, neighbor_weight=0.0),
         "own mean, principal components and k-means alone": partial(
             run, training=_training(options, max_steps_per_level=0)
         ),
-        "own mean, residual k-means": partial(
-            evaluate, kind="residual-kmeans", shape=SHAPES["4x1024"], training=_training(options, domain_balance=0.0)
-        ),
-        "nothing, residual k-means": partial(
-            evaluate,
-            kind="residual-kmeans",
-            shape=SHAPES["4x1024"],
-            training=_training(options, domain_balance=0.0),
-            align=nothing,
-        ),
+        "own mean, residual k-means": partial(residual, training=items_alike),
+        "nothing, residual k-means": partial(residual, training=items_alike, align=nothing),
     }
 
 
@@ -342,20 +339,33 @@ def speed(options: TokenizerBenchmark) -> None:
     write_json(Path(options.receipts) / "speed.json", figures)
 
 
-def run_part(options: TokenizerBenchmark, part: str, runs: Runs) -> None:
+def load_sets(options: TokenizerBenchmark) -> dict[str, Items]:
+    """All folders; what is left out must not be among the others under another name."""
+    sets = [Items(folder, options.vectors, options.seed) for folder in tqdm(options.data, desc="read")]
+    for what, values in (("name", [items.name for items in sets]), ("items", [items.hash for items in sets])):
+        repeated = {value for value in values if values.count(value) > 1}
+        if repeated:
+            sys.exit(f"two of the folders have the same {what} ({', '.join(sorted(repeated))}); leave one out")
+    return {items.name: items for items in sets}
+
+
+def run_part(options: TokenizerBenchmark, part: str, runs: Runs, sets: Mapping[str, Items]) -> None:
     """Run what the receipts of this part lack."""
-    folders = {Path(folder).name: folder for folder in options.data}
-    sets: dict[str, Items] = {}
-    for left_out in options.left_out or folders:
+    data = {name: items.hash for name, items in sets.items()}
+    settings = {"steps": options.steps, "seed": options.seed, "vectors": options.vectors, "data": data}
+    for left_out in options.left_out or sets:
         receipt = Path(options.receipts) / part / f"{left_out}.json"
-        results = read_json(receipt) if receipt.exists() else {"left_out": left_out, "figures": {}}
-        for run_name, run in tqdm(runs.items(), desc=f"{part}, without {left_out}"):
-            if run_name in results["figures"]:
+        results = (
+            read_json(receipt) if receipt.exists() else {"left_out": left_out, "settings": settings, "figures": {}}
+        )
+        if results["settings"] != settings:
+            differing = [name for name, value in settings.items() if results["settings"].get(name) != value]
+            sys.exit(f"{receipt} was made with other {', '.join(differing)}; name another folder for --receipts")
+        for name, run in tqdm(runs.items(), desc=f"{part}, without {left_out}"):
+            if name in results["figures"]:
                 continue
-            sets = sets or {name: Items(folder, options.vectors, options.seed) for name, folder in folders.items()}
             start = time.perf_counter()
-            results["figures"][run_name] = run(sets, left_out)
-            results["data"] = {name: items.domain.hash for name, items in sets.items()}
+            results["figures"][name] = run(sets, left_out)
             results.update(circumstances(shlex.join(sys.argv), time.perf_counter() - start))
             write_json(receipt, results)
 
@@ -434,6 +444,16 @@ def print_tables(receipts: Path) -> None:
             print(f"| {kind} | {row['fit_seconds']:.0f} | {rate:,.0f} |")
 
 
+def run_parts(options: TokenizerBenchmark) -> None:
+    """The comparison at each size, or another part."""
+    sets = load_sets(options)
+    if options.part == "comparison":
+        for shape in options.shapes:
+            run_part(options, shape, comparison(options, shape), sets)
+    else:
+        run_part(options, options.part, {"ablation": ablation, "alignment": alignment}[options.part](options), sets)
+
+
 def main() -> None:
     """Run what is missing and print the tables."""
     options = parse_arguments(
@@ -446,11 +466,8 @@ def main() -> None:
             sys.exit("--data needs at least two folders: one is left out, the others are fitted on")
         if options.part == "lead":
             lead(options)
-        elif options.part == "comparison":
-            for shape in options.shapes:
-                run_part(options, shape, comparison(options, shape))
         else:
-            run_part(options, options.part, {"ablation": ablation, "alignment": alignment}[options.part](options))
+            run_parts(options)
     print_tables(Path(options.receipts))
 
 

@@ -71,7 +71,7 @@ def run(options: ZeroShot, left_out: str) -> None:
             )
         return
     others = tuple(folder for folder in options.data if folder != left_out)
-    data = {"data": others, "vectors": options.vectors, "unordered_events": "drop", "seed": options.seed}
+    data = {"data": others, "vectors": options.vectors, "seed": options.seed}
     accelerator = make_accelerator()
     with TemporaryDirectory() as work:
         tokenizer = TrainTokenizer(
@@ -83,6 +83,7 @@ def run(options: ZeroShot, left_out: str) -> None:
         train_tokenizer(tokenizer, accelerator)
         model = Pretrain(
             **data,
+            unordered_events="drop",
             output=work,
             size=options.size,
             epochs=options.epochs,

@@ -109,9 +109,28 @@ class Quantizer(PreTrainedModel):
         return torch.cat(codes) if codes else torch.zeros(0, self.config.num_levels, dtype=torch.long)
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Vectors (items, input_dim) that (items, levels) codes stand for; fewer levels give coarser vectors."""
-        return self._decode_batch(codes.to(self.corpus_mean.device))
+    def decode(self, codes: Tensor, batch_size: int = 4096) -> Tensor:
+        """Vectors (items, input_dim) that (items, levels) codes stand for; fewer levels give coarser vectors.
+
+        Raises:
+            ValueError: there are more levels than the quantizer has, or a code is no whole number or out of range.
+        """
+        config = self.config
+        if codes.ndim != 2 or not 1 <= codes.shape[1] <= config.num_levels or codes.is_floating_point():
+            raise ValueError(
+                f"decode takes whole numbers of shape (items, 1 to {config.num_levels} levels), got {codes.dtype} of "
+                f"shape {tuple(codes.shape)}"
+            )
+        wrong = torch.nonzero((codes < 0) | (codes >= config.codebook_size))
+        if len(wrong):
+            row, level = wrong[0].tolist()
+            raise ValueError(
+                f"item {row}, level {level}: code {int(codes[row, level])} is not between 0 and "
+                f"{config.codebook_size - 1}"
+            )
+        codes = codes.to(self.corpus_mean.device)
+        vectors = [self._decode_batch(batch) for batch in _batches(codes, batch_size)]
+        return torch.cat(vectors) if vectors else self.corpus_mean.new_zeros(0, config.input_dim)
 
     @torch.no_grad()
     def last_level_distances(self, vectors: Tensor, codes: Tensor) -> Tensor:
@@ -177,7 +196,8 @@ def neighbor_loss(vectors: Tensor, reconstruction: Tensor) -> Tensor:
     """
     cosines = vectors @ vectors.T
     decoded = torch.nn.functional.normalize(reconstruction, dim=1)
-    itself = cosines > 1 - 1e-5  # or an item of the same text, which must not take all the weight
+    # An item of the same text must not take all the weight, and neither may the item itself.
+    itself = (cosines > 1 - 1e-5) | torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     target, given = (
         (similarity / NEIGHBOR_TEMPERATURE).masked_fill(itself, -1e4).log_softmax(dim=1)
         for similarity in (cosines, decoded @ decoded.T)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from recbase_hf.errors import LaunchError, UnknownItemError
 from recbase_hf.version import __version__
@@ -37,12 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command not in COMMANDS:
         sys.exit(f"recbase: unknown command {command!r}\n\n{_help()}")
     module = importlib.import_module(f"recbase_hf.commands.{command.replace('-', '_')}")
+    # A command whose status 1 is an answer, not an error, has another one for errors.
+    error_status = getattr(module, "ERROR_STATUS", 1)
     try:
         module.main(rest)
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
+        _fail("interrupted; the same command goes on from the last checkpoint", error_status)
     except (ValueError, UnknownItemError, LaunchError, OSError, FloatingPointError, ImportError) as error:
-        sys.exit(f"recbase {command}: {error}")
+        _fail(f"recbase {command}: {error}", error_status)
+    except Exception:
+        if error_status == 1:
+            raise
+        _fail(traceback.format_exc(), error_status)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    if status == 1:
+        sys.exit(message)
+    print(message, file=sys.stderr)
+    sys.exit(status)
 
 
 def _help() -> str:

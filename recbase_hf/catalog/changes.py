@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbase_hf.catalog.collisions import Taken, assign_codes
+from recbase_hf.catalog.measures import drift, is_shared_by_texts, numbered_texts, reconstruction_cosines
 from recbase_hf.catalog.reading import ItemTexts, read_texts, template_of, text_source, vectors_of
 from recbase_hf.errors import DataError
 from recbase_hf.fingerprints import require_same_fingerprint
@@ -22,6 +23,9 @@ __all__ = ["CatalogDiff", "DriftReport", "add_items", "diff", "remove", "texts_a
 
 SAMPLE = 10_000
 """Old items that stand for all of them when the new ones are compared with them."""
+
+BATCH = 8192
+"""Items that are decoded at a time."""
 
 MEAN_HAS_MOVED = 0.1
 """At this distance a rebuild gives about one item in seven another first code, and most items another semantic ID
@@ -38,7 +42,8 @@ class DriftReport:
     Attributes:
         num_old: items that were there.
         num_added: items that were added.
-        num_colliding: new items that share their semantic ID with an old item of another text.
+        num_added_texts: distinct texts among them.
+        num_colliding: of these texts, how many share a semantic ID with another text, an old or a new one.
         cosine_old: mean cosine of (at most 10,000) old items, centered, with what their semantic IDs decode to.
         cosine_new: the same for the new items.
         share_unlike_training: share of the new items whose cosine is below that of 99 % of the items that the quantizer
@@ -49,6 +54,7 @@ class DriftReport:
 
     num_old: int
     num_added: int
+    num_added_texts: int
     num_colliding: int
     cosine_old: float
     cosine_new: float
@@ -69,17 +75,17 @@ class DriftReport:
                 "many new items are unlike what the tokenizer was trained on: check their texts (language, template), "
                 "or train a tokenizer on items of this kind"
             )
-        if self.num_colliding > MANY_COLLIDE * self.num_added:
+        if self.num_colliding > MANY_COLLIDE * self.num_added_texts:
             found.append(
-                "many new items score like old ones: a tokenizer with a larger codebook, or with the collision policy "
+                "many new items score like others: a tokenizer with a larger codebook, or with the collision policy "
                 "reassign, would tell them apart"
             )
         return found
 
     def __str__(self) -> str:
         lines = [
-            f"{self.num_added:,} items added to {self.num_old:,}; {self.num_colliding:,} of them share their semantic "
-            "ID with an old item of another text",
+            f"{self.num_added:,} items added to {self.num_old:,}; {self.num_colliding:,} of their "
+            f"{self.num_added_texts:,} different texts share a semantic ID with another text, old or new",
             f"cosine of items and their reconstruction: new {self.cosine_new:.3f}, old {self.cosine_old:.3f}",
             f"mean of all items: {self.mean_shift:.3f} from the catalog's",
         ]
@@ -139,7 +145,12 @@ def _some(ids: tuple[str, ...], count: int = 5) -> str:
 
 
 def add_items(
-    catalog: ItemCatalog, items: Any, *, tokenizer: RecBaseTokenizer, vectors: np.ndarray | None
+    catalog: ItemCatalog,
+    items: Any,
+    *,
+    tokenizer: RecBaseTokenizer,
+    vectors: np.ndarray | None,
+    trust_remote_code: bool = False,
 ) -> tuple[ItemCatalog, DriftReport]:
     """See `ItemCatalog.add_items`."""
     require_same_fingerprint(tokenizer=tokenizer.fingerprint, catalog=catalog.fingerprint)
@@ -152,7 +163,7 @@ def add_items(
             f"{known[0] + 1} (item_id {new.item_ids[known[0]]!r}); leave them out, or remove the old ones first with "
             "catalog.remove"
         )
-    vectors = vectors_of(new, tokenizer, vectors)
+    vectors = vectors_of(new, tokenizer, vectors, trust_remote_code=trust_remote_code)
     codes = assign_codes(tokenizer, vectors, new.texts, mean=mean, taken=Taken(catalog.codes, catalog.texts))
     grown = replace(
         catalog,
@@ -197,7 +208,12 @@ def diff(old: ItemCatalog, new: ItemCatalog) -> CatalogDiff:
 
 
 def texts_and_vectors_under(
-    catalog: ItemCatalog, tokenizer: RecBaseTokenizer, *, items: Any, vectors: np.ndarray | None
+    catalog: ItemCatalog,
+    tokenizer: RecBaseTokenizer,
+    *,
+    items: Any,
+    vectors: np.ndarray | None,
+    trust_remote_code: bool = False,
 ) -> tuple[ItemTexts, np.ndarray]:
     """The catalog's items as another tokenizer wants them; see `ItemCatalog.migrate`."""
     source = text_source(tokenizer)
@@ -214,7 +230,7 @@ def texts_and_vectors_under(
     is_same = texts.texts == catalog.texts and all(getattr(catalog, name) == value for name, value in source.items())
     if vectors is None and catalog.vectors is not None and catalog.text_encoder is not None and is_same:
         return texts, catalog.vectors
-    return texts, vectors_of(texts, tokenizer, vectors)
+    return texts, vectors_of(texts, tokenizer, vectors, trust_remote_code=trust_remote_code)
 
 
 def _rows_in(table: ItemTexts, item_ids: list[str]) -> np.ndarray:
@@ -232,35 +248,34 @@ def _drift(catalog: ItemCatalog, num_old: int, tokenizer: RecBaseTokenizer) -> D
     """How the items from row `num_old` on fit in with those before."""
     vectors, mean = catalog.require_vectors()
     sample = np.linspace(0, num_old - 1, min(num_old, SAMPLE)).astype(np.int64)
-    cosines = _reconstruction_cosines(tokenizer, vectors[num_old:], mean)
+    cosines = _cosines_of_own_codes(tokenizer, vectors[num_old:], mean)
     fitted = tokenizer.quantizer.fitted_cosines.cpu().numpy()
     return DriftReport(
         num_old=num_old,
         num_added=len(catalog) - num_old,
+        num_added_texts=len(set(catalog.texts[num_old:])),
         num_colliding=_count_colliding(catalog, num_old),
-        cosine_old=float(_reconstruction_cosines(tokenizer, vectors[sample], mean).mean()),
+        cosine_old=float(_cosines_of_own_codes(tokenizer, vectors[sample], mean).mean()),
         cosine_new=float(cosines.mean()),
-        share_unlike_training=None if np.isnan(fitted).any() else float((cosines < fitted[1]).mean()),
+        share_unlike_training=None if np.isnan(fitted).any() else drift(cosines, fitted),
         mean_shift=float(np.linalg.norm(tokenizer.catalog_mean(vectors) - mean)),
     )
 
 
 def _count_colliding(catalog: ItemCatalog, num_old: int) -> int:
-    leaves = catalog.trie.paths[:, -1]
-    texts_of_leaf: dict[int, set[str]] = {leaf: set() for leaf in leaves[num_old:].tolist()}
-    for row in np.flatnonzero(np.isin(leaves[:num_old], leaves[num_old:])).tolist():
-        texts_of_leaf[int(leaves[row])].add(catalog.texts[row])
-    new = zip(leaves[num_old:].tolist(), catalog.texts[num_old:], strict=True)
-    return sum(bool(texts_of_leaf[leaf] - {text}) for leaf, text in new)
+    """Distinct texts of the items from row `num_old` on that share a semantic ID with another text."""
+    text = numbered_texts(catalog.texts)
+    is_shared = is_shared_by_texts(catalog.trie.paths[:, -1], text)
+    return len(np.unique(text[num_old:][is_shared[num_old:]]))
 
 
-def _reconstruction_cosines(tokenizer: RecBaseTokenizer, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _cosines_of_own_codes(tokenizer: RecBaseTokenizer, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """(items,) cosine of centered vectors with what the quantizer's own codes decode to, before any is reassigned."""
     import torch
 
-    quantizer = tokenizer.quantizer
     found = []
-    for start in range(0, len(vectors), 8192):
-        batch = torch.from_numpy(center(vectors[start : start + 8192], mean)).to(quantizer.corpus_mean)
-        found.append(torch.nn.functional.cosine_similarity(batch, quantizer.decode(quantizer.encode(batch))))
-    return torch.cat(found).float().cpu().numpy()
+    for start in range(0, len(vectors), BATCH):
+        centered = center(vectors[start : start + BATCH], mean)
+        codes = tokenizer.quantizer.encode(torch.from_numpy(centered))
+        found.append(reconstruction_cosines(centered, tokenizer.quantizer.decode(codes).float().cpu().numpy()))
+    return np.concatenate(found)

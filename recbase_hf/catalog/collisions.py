@@ -19,8 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from recbase_hf.catalog.measures import is_shared_by_texts, numbered_texts
 from recbase_hf.catalog.trie import CodeTrie, build_trie
 from recbase_hf.errors import DataError
 from recbase_hf.modeling.centering import center
@@ -72,14 +72,13 @@ class Taken(NamedTuple):
 
 def collision_report(item_ids: Sequence[str], texts: Sequence[str], trie: CodeTrie) -> CollisionReport:
     """Count who shares a semantic ID with whom."""
-    leaves, sizes = trie.paths[:, -1].astype(np.int64), trie.bucket_sizes
-    pairs, items_per_pair = np.unique(leaves * len(texts) + _numbered(texts), return_counts=True)
-    texts_per_leaf = np.bincount(pairs // len(texts), minlength=len(sizes))
+    leaves, sizes, names = trie.paths[:, -1].astype(np.int64), trie.bucket_sizes, numbered_texts(texts)
+    _, items_per_pair = np.unique(leaves * len(texts) + names, return_counts=True)
     return CollisionReport(
         num_items=len(texts),
         num_semantic_ids=len(sizes),
         num_colliding_items=int(sizes[sizes > 1].sum()),
-        num_colliding_texts=int(texts_per_leaf[texts_per_leaf > 1].sum()),
+        num_colliding_texts=len(np.unique(names[is_shared_by_texts(leaves, names)])),
         num_identical_items=int(items_per_pair[items_per_pair > 1].sum()),
         largest_bucket=tuple(item_ids[row] for row in np.flatnonzero(leaves == sizes.argmax()).tolist()),
     )
@@ -143,10 +142,11 @@ def _separate(codes: np.ndarray, texts: Sequence[str], distances: Distances, siz
     """The codes, with other last ones where different texts would share all of them."""
     codes, num_taken = codes.copy(), len(taken.codes)
     trie = build_trie(np.concatenate([taken.codes, codes]), size)
-    leaves, names = trie.paths[:, -1].astype(np.int64), _numbered([*taken.texts, *texts])
+    leaves, names = trie.paths[:, -1].astype(np.int64), numbered_texts([*taken.texts, *texts])
 
     # A text that has an ID under these earlier codes gets the same.
-    holders = _holders(trie.parents[-1][leaves] * len(names) + names, num_taken)
+    prefixes = trie.parents[-1][leaves].astype(np.int64)  # times the items they are beyond 32 bits
+    holders = _holders(prefixes * len(names) + names, num_taken)
     codes[holders >= 0, -1] = taken.codes[holders[holders >= 0], -1]
 
     # What is left are groups of rows with one wanted ID and one text.
@@ -244,8 +244,3 @@ def _whole_runs(values: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
 def _ranks(texts: Sequence[str]) -> np.ndarray:
     """(texts,) int64, the place of each in the sorted order."""
     return np.argsort(sorted(range(len(texts)), key=texts.__getitem__))
-
-
-def _numbered(texts: Sequence[str]) -> np.ndarray:
-    """(texts,) int64: equal numbers for equal texts, below the number of texts."""
-    return pa.array(texts, pa.large_string()).dictionary_encode().indices.to_numpy().astype(np.int64)

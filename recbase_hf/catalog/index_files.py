@@ -32,24 +32,30 @@ IndexForm = Literal["offset", "tokens"]
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,17})>")
 
 
-def read_codes(path: str | Path, item_ids: Sequence[str], *, codebook_size: int = 1024) -> np.ndarray:
+def read_codes(
+    path: str | Path, item_ids: Sequence[str], *, codebook_size: int = 1024, first_key: int = 0
+) -> np.ndarray:
     """Codes (items, levels) int64, from 0, of the items of a table.
 
     Args:
-        path: a `.json` index file in either form (see the module; keys "1" to "n", as an older converter wrote them,
-            are accepted too), or a table (Parquet, CSV, ...) with the columns `item_id`, `c1`, `c2`, ... that hold
-            the numbers of the form `offset`.
+        path: a `.json` index file in either form (see the module), or a table (Parquet, CSV, ...) with the columns
+            `item_id`, `c1`, `c2`, ... that hold the numbers of the form `offset`.
         item_ids: (items,) of the item table, in its rows.
         codebook_size: codes a level.
+        first_key: key of the first row in an index file: 0, or 1 for files of an older converter. It is not guessed:
+            a file that has lost its first row looks like one that counts from 1.
 
     Raises:
+        ValueError: `first_key` is neither 0 nor 1.
         DataError: an item has no codes, codes belong to no item, or a code is out of range or of another level; the
             message names file and key or row.
         FileNotFoundError: there is no such file.
     """
+    if first_key not in (0, 1):
+        raise ValueError(f"first_key is {first_key}; it is the key of the first row, 0 or 1")
     path = Path(path)
     if path.suffix.lower() == ".json":
-        return _read_index(path, item_ids, codebook_size)
+        return _read_index(path, item_ids, codebook_size, first_key)
     return _read_table(path, item_ids, codebook_size)
 
 
@@ -102,9 +108,9 @@ def _layout(codes: np.ndarray, codebook_size: int) -> TokenLayout:
 # ---- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _read_index(path: Path, item_ids: Sequence[str], codebook_size: int) -> np.ndarray:
+def _read_index(path: Path, item_ids: Sequence[str], codebook_size: int, first_key: int) -> np.ndarray:
     content = _load(path)
-    keys = _keys_of_rows(path, content, item_ids)
+    keys = _keys_of_rows(path, content, item_ids, first_key)
     values = [content[key] for key in keys]
     is_tokens = _is_tokens(path, keys, values)
     num_levels = len(values[0])
@@ -144,11 +150,16 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _keys_of_rows(path: Path, content: dict[str, Any], item_ids: Sequence[str]) -> list[str]:
+def _keys_of_rows(path: Path, content: dict[str, Any], item_ids: Sequence[str], first_key: int) -> list[str]:
     """The key of each row of the item table."""
     count = len(item_ids)
-    first = 1 if "0" not in content and str(count) in content else 0
-    keys = [str(row + first) for row in range(count)]
+    keys = [str(row + first_key) for row in range(count)]
+    if first_key == 0 and content.keys() == {str(row + 1) for row in range(count)}:
+        raise DataError(
+            f"{path}: the keys are '1' to '{count}', where the rows of {count} items are '0' to '{count - 1}'. Either "
+            "the file counts from 1: then say first_key=1 (--first-key 1). Or it has lost row 0 of "
+            f"{count + 1} items: then give the whole file and the item table that it was made for"
+        )
     missing = [row for row, key in enumerate(keys) if key not in content]
     unknown = sorted(content.keys() - set(keys))
     if unknown:

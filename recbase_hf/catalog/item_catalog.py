@@ -60,7 +60,14 @@ class ItemCatalog:
     # ---- building ----------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_items(cls, items: Any, *, tokenizer: RecBaseTokenizer, vectors: np.ndarray | None = None) -> ItemCatalog:
+    def from_items(
+        cls,
+        items: Any,
+        *,
+        tokenizer: RecBaseTokenizer,
+        vectors: np.ndarray | None = None,
+        trust_remote_code: bool = False,
+    ) -> ItemCatalog:
         """Encode a table of items.
 
         Args:
@@ -70,13 +77,15 @@ class ItemCatalog:
                 same semantic ID. Vectors of the encoder that it names are cached; an encoder that was attached to it is
                 simply called.
             vectors: (items, width) sentence vectors, where they are at hand; otherwise the texts are encoded.
+            trust_remote_code: whether the repository of the encoder that the tokenizer names may run its own code.
 
         Raises:
             DataError: an id is missing or twice, a text is empty, a vector is not finite or of the wrong width, or too
                 many items want the same semantic ID (see `recbase_hf.catalog.collisions.assign_codes`).
         """
         texts = read_texts(items, template_of(tokenizer))
-        return cls._of_vectors(texts, vectors_of(texts, tokenizer, vectors), tokenizer)
+        vectors = vectors_of(texts, tokenizer, vectors, trust_remote_code=trust_remote_code)
+        return cls._of_vectors(texts, vectors, tokenizer)
 
     @classmethod
     def _of_vectors(cls, items: ItemTexts, vectors: np.ndarray, tokenizer: RecBaseTokenizer) -> ItemCatalog:
@@ -98,6 +107,7 @@ class ItemCatalog:
         codes: np.ndarray | str | Path,
         *,
         codebook_size: int = 1024,
+        first_key: int = 0,
         tokenizer: RecBaseTokenizer | None = None,
         fingerprint: str | None = None,
     ) -> ItemCatalog:
@@ -110,6 +120,7 @@ class ItemCatalog:
             items: a table as in `from_items`; text columns are optional.
             codes: (items, levels) integers from 0, in the rows of the table, or a file that `read_codes` reads.
             codebook_size: codes a level.
+            first_key: of an index file, 0 or 1: the key of the first row.
             tokenizer: the one that made the codes, if it is known.
             fingerprint: of that tokenizer, where only this is known; by default a hash of the codes, `codes-...`, which
                 no tokenizer has.
@@ -123,7 +134,7 @@ class ItemCatalog:
         """
         texts = read_texts(items, ItemTemplate() if tokenizer is None else template_of(tokenizer))
         if isinstance(codes, str | Path):
-            codes = read_codes(codes, texts.item_ids, codebook_size=codebook_size)
+            codes = read_codes(codes, texts.item_ids, codebook_size=codebook_size, first_key=first_key)
         codes = checked_codes(codes, len(texts.item_ids), codebook_size=codebook_size)
         if tokenizer is not None:
             layout = tokenizer.layout
@@ -214,7 +225,12 @@ class ItemCatalog:
     # ---- changing ----------------------------------------------------------------------------------------------
 
     def add_items(
-        self, items: Any, *, tokenizer: RecBaseTokenizer, vectors: np.ndarray | None = None
+        self,
+        items: Any,
+        *,
+        tokenizer: RecBaseTokenizer,
+        vectors: np.ndarray | None = None,
+        trust_remote_code: bool = False,
     ) -> tuple[ItemCatalog, DriftReport]:
         """The catalog with further items behind its own, and whether they fit in.
 
@@ -226,12 +242,13 @@ class ItemCatalog:
             items: a table as in `from_items`.
             tokenizer: the one that made the catalog.
             vectors: (new items, width), where they are at hand.
+            trust_remote_code: whether the repository of the encoder that the tokenizer names may run its own code.
 
         Raises:
             DataError: an id is in the catalog already, the catalog has no vectors, or as in `from_items`.
             FingerprintMismatchError: the tokenizer is another.
         """
-        return changes.add_items(self, items, tokenizer=tokenizer, vectors=vectors)
+        return changes.add_items(self, items, tokenizer=tokenizer, vectors=vectors, trust_remote_code=trust_remote_code)
 
     def remove(self, item_ids: Iterable[Any]) -> ItemCatalog:
         """The catalog without these items; the others keep their semantic IDs, and the catalog its mean.
@@ -252,7 +269,12 @@ class ItemCatalog:
         return changes.diff(self, other)
 
     def migrate(
-        self, tokenizer: RecBaseTokenizer, *, items: Any = None, vectors: np.ndarray | None = None
+        self,
+        tokenizer: RecBaseTokenizer,
+        *,
+        items: Any = None,
+        vectors: np.ndarray | None = None,
+        trust_remote_code: bool = False,
     ) -> ItemCatalog:
         """The same items under another tokenizer, around a mean of their own.
 
@@ -263,11 +285,14 @@ class ItemCatalog:
             items: the item table, as in `from_items`; needed only if the template differs or is not known. It may hold
                 more items than the catalog.
             vectors: (items, width) in the catalog's rows, where they are at hand.
+            trust_remote_code: whether the repository of the encoder that the tokenizer names may run its own code.
 
         Raises:
             DataError: the table is needed and not given, or lacks an item; or as in `from_items`.
         """
-        texts, vectors = changes.texts_and_vectors_under(self, tokenizer, items=items, vectors=vectors)
+        texts, vectors = changes.texts_and_vectors_under(
+            self, tokenizer, items=items, vectors=vectors, trust_remote_code=trust_remote_code
+        )
         return self._of_vectors(texts, vectors, tokenizer)
 
     # ---- on disk -----------------------------------------------------------------------------------------------

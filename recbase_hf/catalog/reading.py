@@ -55,23 +55,39 @@ def text_source(tokenizer: RecBaseTokenizer) -> dict[str, Any]:
     }
 
 
-def vectors_of(items: ItemTexts, tokenizer: RecBaseTokenizer, vectors: np.ndarray | None = None) -> np.ndarray:
+def vectors_of(
+    items: ItemTexts,
+    tokenizer: RecBaseTokenizer,
+    vectors: np.ndarray | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> np.ndarray:
     """Vectors (items, width) float32 of unit length: those given, else the texts' by the tokenizer's encoder.
+
+    Args:
+        items: their texts are encoded where no vectors are given.
+        tokenizer: vectors of the encoder that it names are cached; one that was attached to it is simply called.
+        vectors: (items, width), where they are at hand.
+        trust_remote_code: whether the encoder's repository may run its own code.
 
     Raises:
         DataError: a text is empty, or a vector is not finite or of the wrong width.
     """
     if vectors is None:
         require_texts(items.texts, items.item_ids)
-        vectors = _encode(tokenizer, items.texts)
+        vectors = _encode(tokenizer, items.texts, trust_remote_code)
     return _unit_vectors(vectors, items.item_ids, tokenizer.quantizer.config.input_dim)
 
 
-def _encode(tokenizer: RecBaseTokenizer, texts: list[str]) -> np.ndarray:
+def _encode(tokenizer: RecBaseTokenizer, texts: list[str], trust_remote_code: bool) -> np.ndarray:
     if tokenizer.attached_text_encoder is not None or tokenizer.text_encoder_name is None:
         return tokenizer.encode_texts(texts)
     return encode_with_cache(
-        texts, template_of(tokenizer), encoder=tokenizer.text_encoder_name, revision=tokenizer.text_encoder_revision
+        texts,
+        template_of(tokenizer),
+        encoder=tokenizer.text_encoder_name,
+        revision=tokenizer.text_encoder_revision,
+        trust_remote_code=trust_remote_code,
     )
 
 

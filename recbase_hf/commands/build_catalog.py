@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from recbase_hf.bundle import require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
-from recbase_hf.text.encoder import load_text_encoder
+
+if TYPE_CHECKING:
+    from recbase_hf.auto import RecBaseTokenizer
 
 __all__ = ["BuildCatalog", "build_catalog", "load_tokenizer", "main"]
 
@@ -31,21 +33,33 @@ class BuildCatalog:
 def build_catalog(options: BuildCatalog) -> ItemCatalog:
     """Build and save."""
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
-    catalog = ItemCatalog.from_items(resolve_folder(options.items), tokenizer=tokenizer)
+    catalog = ItemCatalog.from_items(
+        resolve_folder(options.items), tokenizer=tokenizer, trust_remote_code=options.trust_remote_code
+    )
     catalog.save_pretrained(options.output)
     logger.info("%s: %s", options.output, catalog.collisions())
     return catalog
 
 
-def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a bundle, or one by itself; its text encoder may run code of its own if that is trusted."""
+def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> RecBaseTokenizer:
+    """The tokenizer of a bundle, or one by itself.
+
+    Args:
+        name_or_path: a folder or a Hub id.
+        trust_remote_code: whether the repository of its text encoder is going to run its own code.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: code is to be trusted of an encoder that the tokenizer does not name.
+    """
     from recbase_hf.auto import RecBaseTokenizer
 
     require_folder_if_path(name_or_path)
     tokenizer = RecBaseTokenizer.from_pretrained(name_or_path)
-    if trust_remote_code:
-        tokenizer.attached_text_encoder = load_text_encoder(
-            tokenizer.text_encoder_name, tokenizer.text_encoder_revision, trust_remote_code=True
+    if trust_remote_code and tokenizer.text_encoder_name is None:
+        raise ValueError(
+            f"the tokenizer in {name_or_path} names no text encoder whose code could be trusted; leave out "
+            "--trust-remote-code, or train a tokenizer that names its encoder"
         )
     return tokenizer
 

@@ -74,6 +74,7 @@ class Import:
     codes: str = option(help="index file (.json), or a table with the columns item_id, c1, c2, ...")
     output: str = option("runs/catalog", help="folder of the catalog")
     codebook_size: int = option(1024, help="codes a level")
+    first_key: int = option(0, help="key of the first row in an index file: 0, or 1 as an older converter wrote them")
     model: str | None = option(None, help="bundle or tokenizer that made the codes, if you know it")
 
 
@@ -89,7 +90,9 @@ class Export:
 def _add(options: Add) -> None:
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=tokenizer)
-    catalog, report = catalog.add_items(resolve_folder(options.items), tokenizer=tokenizer)
+    catalog, report = catalog.add_items(
+        resolve_folder(options.items), tokenizer=tokenizer, trust_remote_code=options.trust_remote_code
+    )
     _save(catalog, options.output or options.catalog)
     print(report)
 
@@ -106,7 +109,8 @@ def _diff(options: Diff) -> None:
 def _migrate(options: Migrate) -> None:
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     items = None if options.items is None else resolve_folder(options.items)
-    catalog = ItemCatalog.from_pretrained(options.catalog).migrate(tokenizer, items=items)
+    catalog = ItemCatalog.from_pretrained(options.catalog)
+    catalog = catalog.migrate(tokenizer, items=items, trust_remote_code=options.trust_remote_code)
     _save(catalog, options.output or options.catalog)
 
 
@@ -115,6 +119,7 @@ def _import(options: Import) -> None:
         resolve_folder(options.items),
         options.codes,
         codebook_size=options.codebook_size,
+        first_key=options.first_key,
         tokenizer=None if options.model is None else load_tokenizer(options.model),
     )
     _save(catalog, options.output)

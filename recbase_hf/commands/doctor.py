@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbase_hf.bundle import require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.catalog.index_files import read_codes
+from recbase_hf.commands.build_catalog import load_tokenizer
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments, require_positive
 from recbase_hf.data.tables import read_items
@@ -21,7 +21,6 @@ from recbase_hf.doctor import Diagnosis, diagnose, diagnose_catalogs
 from recbase_hf.doctor.measures import empty_texts
 from recbase_hf.doctor.tables import NO_TEXT, NO_VECTOR, name_of_source, table_of_catalog, table_of_items
 from recbase_hf.doctor.verdicts import SEVERITIES
-from recbase_hf.text.encoder import load_text_encoder
 from recbase_hf.text.template import ItemTemplate
 
 if TYPE_CHECKING:
@@ -29,12 +28,19 @@ if TYPE_CHECKING:
 
     from recbase_hf.auto import RecBaseTokenizer
 
-__all__ = ["Doctor", "doctor", "main"]
+__all__ = ["ERROR_STATUS", "Doctor", "doctor", "main"]
+
+ERROR_STATUS = 2
+"""With which the command ends on an error, so that a gate can tell it from status 1, a table that is not fit."""
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what is wrong with the semantic IDs of item tables, or with the tables themselves before there are any."""
+    """Say what is wrong with the semantic IDs of item tables, or with the tables themselves before there are any.
+
+    The exit status is 0 where no finding is as bad as --fail-on, 1 where one is, and 2 where nothing could be found out
+    because of an error, such as a missing file or a wrong option.
+    """
 
     catalog: tuple[str, ...] = option((), help="catalog folders; with --model what their codes decode to is judged too")
     items: tuple[str, ...] = option((), help="item tables or folders with items.*, instead of catalogs")
@@ -43,6 +49,9 @@ class Doctor:
         (), help="codes published for the --items, in their order: *.index.json, or tables with item_id, c1, c2, ..."
     )
     codebook_size: int = option(1024, help="codes a level, of --codes")
+    first_key: int = option(
+        0, help="key of the first row in the index files of --codes: 0, or 1 as an older converter wrote them"
+    )
     vectors: str | None = option(
         None, help="name of vectors that lie beside the item tables (NAME_f16.npy), instead of encoding"
     )
@@ -52,13 +61,17 @@ class Doctor:
     json: str | None = option(None, help="file for all findings and figures")
     html: str | None = option(None, help="file for the report with plots and examples")
     fail_on: str = option(
-        "fault", help="findings from which on the exit code is 1", choices=("fault", "warning", "never")
+        "fault",
+        help="findings from which on the exit status is 1; errors end with 2",
+        choices=("fault", "warning", "never"),
     )
 
     def __post_init__(self) -> None:
         require_positive(self, "codebook_size")
         if bool(self.catalog) == bool(self.items):
             raise ValueError("give --catalog or --items, one of the two")
+        _require_distinct("--catalog", self.catalog)
+        _require_distinct("--items", self.items)
         if self.catalog and (self.codes or self.vectors):
             raise ValueError("--codes and --vectors belong to --items; a catalog has its own")
         if self.codes and self.vectors:
@@ -90,15 +103,7 @@ def doctor(options: Doctor) -> Diagnosis:
 def _tokenizer(options: Doctor) -> RecBaseTokenizer | None:
     if options.model is None:
         return None
-    from recbase_hf.auto import RecBaseTokenizer
-
-    require_folder_if_path(options.model)
-    tokenizer = RecBaseTokenizer.from_pretrained(options.model)
-    if options.trust_remote_code:
-        tokenizer.attached_text_encoder = load_text_encoder(
-            tokenizer.text_encoder_name, tokenizer.text_encoder_revision, trust_remote_code=True
-        )
-    return tokenizer
+    return load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
 
 
 def _of_catalogs(folders: Sequence[str], tokenizer: RecBaseTokenizer | None) -> Diagnosis:
@@ -113,7 +118,9 @@ def _of_encoded_items(options: Doctor, tokenizer: RecBaseTokenizer) -> Diagnosis
         items, vectors, left_out = _read(source, options.vectors)
         if vectors is None:
             items, left_out = _with_texts(items, ItemTemplate.from_dict(tokenizer.item_template or {}))
-        catalog = ItemCatalog.from_items(items, tokenizer=tokenizer, vectors=vectors)
+        catalog = ItemCatalog.from_items(
+            items, tokenizer=tokenizer, vectors=vectors, trust_remote_code=options.trust_remote_code
+        )
         tables.append(replace(table_of_catalog(catalog, name=name, tokenizer=tokenizer), left_out=left_out))
     return diagnose(
         tables,
@@ -129,7 +136,12 @@ def _of_bare_items(options: Doctor) -> Diagnosis:
         items, vectors, left_out = _read(source, options.vectors)
         codes = None
         if options.codes:
-            codes = read_codes(options.codes[number], items["item_id"][:], codebook_size=options.codebook_size)
+            codes = read_codes(
+                options.codes[number],
+                items["item_id"][:],
+                codebook_size=options.codebook_size,
+                first_key=options.first_key,
+            )
         table = table_of_items(items, vectors, codes=codes, name=name, template=template)
         tables.append(replace(table, left_out=left_out))
     return diagnose(tables, codebook_size=options.codebook_size if options.codes else None)
@@ -154,6 +166,13 @@ def _with_texts(items: datasets.Dataset, template: ItemTemplate) -> tuple[datase
     return items.select([row for row in range(len(items)) if row not in empty]), {NO_TEXT: len(empty)}
 
 
+def _require_distinct(flag: str, sources: Sequence[str]) -> None:
+    places = [os.path.realpath(source) for source in sources]
+    for source, place in zip(sources, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{flag} names {source} {places.count(place)} times; give each table once")
+
+
 def _names(sources: Sequence[str]) -> list[str]:
     """What the report calls each source: a short name, or the path where short names are not unique."""
     names = [name_of_source(source) for source in sources]
@@ -161,7 +180,7 @@ def _names(sources: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, print the report, and end with status 1 if something is as bad as `--fail-on`."""
+    """Parse the command line, print the report, and end with the status that `Doctor` explains."""
     options = parse_arguments(Doctor, arguments, program="recbase doctor", description=Doctor.__doc__ or "")
     log_to_terminal()
     diagnosis = doctor(options)

@@ -79,7 +79,8 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], RecBaseScorer, ItemCata
         model={
             "fingerprint": tokenizer.fingerprint,
             "training": training,
-            "was_trained_on_this_data": domain.hash in training.get("data", {}).values(),
+            "was_trained_on_this_data": domain.hash in training.get("data", {}).values()
+            or domain.items_hash in training.get("tokenizer_data", {}).values(),
         },
         command=shlex.join(sys.argv),
         seconds=time.perf_counter() - start,

@@ -21,6 +21,7 @@ __all__ = [
     "DataOptions",
     "HistoryOptions",
     "TextOptions",
+    "data_of_training",
     "load_domains",
     "load_item_vectors",
     "log_to_terminal",
@@ -137,6 +138,12 @@ def require_same_settings(made: Path, settings: dict, *, what: str) -> bool:
             "choose another --output, or delete that folder"
         )
     return True
+
+
+def data_of_training(made: str | Path) -> dict[str, str]:
+    """Names and hashes of the data sets that a tokenizer or model was made from; none where its folder does not say."""
+    record = Path(made) / "training.json"
+    return read_json(record)["settings"].get("data", {}) if record.exists() else {}
 
 
 class _ProgressBarHandler(logging.Handler):

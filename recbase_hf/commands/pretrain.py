@@ -8,11 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recbase_hf.commands.options import HistoryOptions, load_domains, log_to_terminal, require_same_settings
+from recbase_hf.commands.options import (
+    HistoryOptions,
+    data_of_training,
+    load_domains,
+    log_to_terminal,
+    require_same_settings,
+)
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
 from recbase_hf.config import option, parse_arguments, part_of
 from recbase_hf.data.domain import ItemVectors
 from recbase_hf.language_model import MODEL_SIZES
+from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.text.template import ItemTemplate
 from recbase_hf.training.pretrain import Pretraining, train_language_model
 from recbase_hf.training.rows import training_rows
@@ -56,7 +63,8 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
 
     if options.tokenizer is not None:
         require_folder_if_path(options.tokenizer)
-    tokenizer = RecBaseTokenizer.from_pretrained(options.tokenizer or _own_tokenizer(options, accelerator))
+    tokenizer_folder = options.tokenizer or _own_tokenizer(options, accelerator)
+    tokenizer = RecBaseTokenizer.from_pretrained(tokenizer_folder)
     template = ItemTemplate.from_dict(tokenizer.item_template or {})
     source = ItemVectors(
         encoder=tokenizer.text_encoder_name,
@@ -71,6 +79,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     not_settings = ("output", "data", "tokenizer", "trackers")
     settings = {key: value for key, value in asdict(options).items() if key not in not_settings}
     settings.update(data={domain.name: domain.hash for domain in domains}, tokenizer=tokenizer.fingerprint)
+    settings["tokenizer_data"] = data_of_training(tokenizer_folder)
     if require_same_settings(folder, settings, what="model"):
         logger.info("%s is there already, made with these settings", folder)
         return folder
@@ -115,6 +124,8 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
 
 
 def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
+    from recbase_hf.quantizers.batches import GROUP_SIZE  # late, because it imports torch
+
     folder = Path(options.output) / "tokenizer"
     if not (folder / "tokenizer_config.json").exists():
         logger.info("%s is missing: training a tokenizer on the same data first", folder)
@@ -125,6 +136,7 @@ def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
                 trust_remote_code=options.trust_remote_code,
                 output=options.output,
                 seed=options.seed,
+                batch_size=max(QuantizerTraining.batch_size, GROUP_SIZE * accelerator.num_processes),
             ),
             accelerator,
         )

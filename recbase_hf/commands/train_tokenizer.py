@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,25 +64,28 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     """Train and save; returns the tokenizer's folder. A tokenizer made before by the same settings is kept."""
     from recbase_hf.auto import CollisionPolicy, RecBaseTokenizer
     from recbase_hf.quantizers.fit import fit_quantizer
-    from recbase_hf.quantizers.kinds import config_of_kind
+    from recbase_hf.quantizers.gradient import require_shareable
+    from recbase_hf.quantizers.kinds import config_of_kind, training_of_kind
 
+    training = training_of_kind(options.quantizer, part_of(options, QuantizerTraining))
+    if options.quantizer != "residual-kmeans":  # before any text is encoded
+        require_shareable(training, accelerator.num_processes)
     source = options.item_vectors()
     with accelerator.main_process_first():
         domains = load_item_vectors(options, source)
     folder = Path(options.output) / "tokenizer"
-    not_settings = ("output", "data", "save_every")
-    settings = {key: _plain(value) for key, value in asdict(options).items() if key not in not_settings}
+    settings = {key: _plain(value) for key, value in {**asdict(options), **asdict(training)}.items()}
+    for name in ("output", "save_every"):
+        del settings[name]
     settings["data"] = {domain.name: domain.hash for domain in domains}
+    settings["vector_files"] = {domain.name: domain.file_hash for domain in domains}
     if require_same_settings(folder, settings, what="tokenizer"):
         logger.info("%s is there already, made with these settings", folder)
         return folder
     given = {name: getattr(options, name) for name in (*SHAPE, *WEIGHTS) if getattr(options, name) not in (None, ())}
-    config = config_of_kind(
-        options.quantizer, input_dim=domains[0].vectors.shape[1], codebook_size=options.codebook_size, **given
-    )
-    training = part_of(options, QuantizerTraining)
-    if options.quantizer == "rq-vae":  # which is the CL-VAE without its parts, the curriculum among them
-        training = replace(training, curriculum="none")
+    if not (options.grid and options.codebook_size == TrainTokenizer.codebook_size):
+        given["codebook_size"] = options.codebook_size
+    config = config_of_kind(options.quantizer, input_dim=domains[0].vectors.shape[1], **given)
     quantizer, reports = fit_quantizer(
         {domain.name: domain.vectors for domain in domains},
         config,

@@ -52,6 +52,7 @@ class Domain:
         vectors: (items, width) float32 unit vectors.
         histories: positive events a user, as rows of `items`.
         hash: of the tables as they lie in the folder.
+        items_hash: of the item table alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Domain:
     vectors: np.ndarray
     histories: Histories
     hash: str
+    items_hash: str
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class DomainVectors:
     Attributes:
         name: the folder's name.
         vectors: (items, width), where they lie in a file memory-mapped, so that any number of them can be read.
-        hash: of the item table, or of the file of the vectors.
+        hash: of the item table, the `items_hash` of a `Domain`.
+        file_hash: of the file of the vectors, where they come from one.
     """
 
     name: str
     vectors: np.ndarray
     hash: str
+    file_hash: str | None = None
 
 
 def load_domain_vectors(folder: str | Path, source: ItemVectors) -> DomainVectors:
@@ -85,11 +89,10 @@ def load_domain_vectors(folder: str | Path, source: ItemVectors) -> DomainVector
     """
     folder = Path(folder)
     name = folder.resolve().name
-    if source.precomputed is not None:
-        return DomainVectors(
-            name, open_vectors(folder, source.precomputed), sha256_of_file(find_vectors(folder, source.precomputed))
-        )
     items = read_items(folder)
+    if source.precomputed is not None:
+        file = find_vectors(folder, source.precomputed)
+        return DomainVectors(name, open_vectors(file), hash_of_tables(items), sha256_of_file(file))
     return DomainVectors(name, _encode(folder, items, source), hash_of_tables(items))
 
 
@@ -110,7 +113,7 @@ def load_domain(
     """
     folder = Path(folder)
     items, interactions = read_items(folder), read_interactions(folder)
-    content_hash = hash_of_tables(items, interactions)
+    content_hash, items_hash = hash_of_tables(items, interactions), hash_of_tables(items)
     item_ids = items["item_id"][:]
     try:
         histories = build_histories(interactions, item_ids, unordered_events=unordered_events, seed=seed)
@@ -125,7 +128,7 @@ def load_domain(
         vectors = _encode(folder, items, source)
     if not len(histories):
         raise DataError(f"{folder}: no user has an event with an item of the table; check user_id, item_id and label")
-    return Domain(folder.resolve().name, items, vectors, histories, content_hash)
+    return Domain(folder.resolve().name, items, vectors, histories, content_hash, items_hash)
 
 
 def _encode(folder: Path, items: datasets.Dataset, source: ItemVectors) -> np.ndarray:

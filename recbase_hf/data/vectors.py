@@ -23,12 +23,12 @@ def find_vectors(folder: str | os.PathLike[str], name: str) -> Path:
     return path
 
 
-def open_vectors(folder: str | os.PathLike[str], name: str) -> np.ndarray:
-    """`<name>_f16.npy` of a folder as it is, (n, d) floating, memory-mapped: for vectors that no memory holds.
+def open_vectors(path: str | os.PathLike[str]) -> np.ndarray:
+    """A file of vectors as it is, (n, d) floating, memory-mapped: for vectors that no memory holds.
 
-    Raises `FileNotFoundError` if the file is missing, and `DataError` if it is not a matrix of floating numbers.
+    Raises `DataError` if it is not a matrix of floating numbers.
     """
-    return _read_matrix(find_vectors(folder, name), in_memory=False)
+    return _read_matrix(Path(path), in_memory=False)
 
 
 def read_vectors(

@@ -95,9 +95,11 @@ class CodeFigures:
         most_mixed_bucket: the ID that the most different texts share, None where no texts share one.
         bucket_sizes: how many IDs have how many items.
         last_level_counts: whether the last code only tells apart the items that share the codes before it.
-        levels: code use a level.
+        num_distinct: items whose use of codes counts: of those with one text and one ID only one does, where texts are
+            known.
+        levels: code use a level, of these items.
         conditional_bits: bits of each level beyond those above.
-        use_curves: for each level, (rank, share of the items) points of its codes, most frequent first.
+        use_curves: for each level, (rank, share of these items) points of its codes, most frequent first.
     """
 
     collisions: Collisions
@@ -106,6 +108,7 @@ class CodeFigures:
     most_mixed_bucket: Group | None
     bucket_sizes: tuple[BucketSizes, ...]
     last_level_counts: bool
+    num_distinct: int
     levels: tuple[LevelUse, ...]
     conditional_bits: tuple[float, ...]
     use_curves: tuple[tuple[tuple[int, float], ...], ...]
@@ -229,9 +232,10 @@ def _texts(table: ItemTable, texts: Sequence[str]) -> TextFigures:
 
 def _codes(table: ItemTable, codes: np.ndarray, codebook_size: int) -> CodeFigures:
     try:
-        counts = measures.code_counts(codes, codebook_size)
+        measures.code_counts(codes, codebook_size)
     except DataError as error:
         raise DataError(f"{table.name}, {error}") from None
+    distinct = codes if table.texts is None else codes[measures.distinct_items(codes, table.texts)]
     mixed = [] if table.texts is None else measures.largest_buckets(codes, table.texts, count=1, by_texts=True)
     return CodeFigures(
         collisions=measures.collisions(codes),
@@ -240,9 +244,10 @@ def _codes(table: ItemTable, codes: np.ndarray, codebook_size: int) -> CodeFigur
         most_mixed_bucket=_group(table, mixed[0]) if mixed else None,
         bucket_sizes=tuple(measures.bucket_sizes(codes)),
         last_level_counts=_last_level_counts(table, codes),
-        levels=tuple(measures.level_use(codes, codebook_size)),
+        num_distinct=len(distinct),
+        levels=tuple(measures.level_use(distinct, codebook_size)),
         conditional_bits=tuple(measures.conditional_bits(codes).tolist()),
-        use_curves=tuple(_use_curve(level) for level in counts),
+        use_curves=tuple(_use_curve(level) for level in measures.code_counts(distinct, codebook_size)),
     )
 
 

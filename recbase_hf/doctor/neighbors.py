@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recbase_hf.doctor.groups import numbered_rows
 from recbase_hf.errors import DataError
 
 if TYPE_CHECKING:
@@ -142,10 +143,8 @@ def _place_of_groups(similarity: Tensor, own: Tensor, sizes: Tensor, k: int) -> 
 
 def _groups(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first row of each kind of row, (groups,) int64, and the group of every row, (items,) int64."""
-    rows = np.ascontiguousarray(np.asarray(rows) + 0)  # -0.0 becomes 0.0: the same number in other bytes
-    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first_row, group_of_item = np.unique(as_bytes, return_index=True, return_inverse=True)
-    return first_row, group_of_item.ravel()
+    _, first_row, group_of_item = np.unique(numbered_rows(np.asarray(rows)), return_index=True, return_inverse=True)
+    return first_row, group_of_item
 
 
 def _sample(num_items: int, size: int, seed: int) -> Tensor:

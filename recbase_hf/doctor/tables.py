@@ -105,10 +105,8 @@ def table_of_catalog(catalog: ItemCatalog, *, name: str, tokenizer: RecBaseToken
     Raises:
         FingerprintMismatchError: the catalog was made with another tokenizer.
     """
-    decoded = None
-    if tokenizer is not None and catalog.vectors is not None:
+    if tokenizer is not None:
         require_same_fingerprint(**{"tokenizer": tokenizer.fingerprint, f"catalog {name}": catalog.fingerprint})
-        decoded = tokenizer.decode_items(catalog.codes)
     return ItemTable(
         name=name,
         item_ids=catalog.item_ids,
@@ -116,9 +114,15 @@ def table_of_catalog(catalog: ItemCatalog, *, name: str, tokenizer: RecBaseToken
         texts=catalog.texts,
         codes=catalog.codes,
         vectors=None if catalog.vectors is None else catalog.centered_vectors,
-        decoded=decoded,
+        decoded=None if tokenizer is None or catalog.vectors is None else _decoded(catalog, tokenizer),
         last_level_counts=None if tokenizer is None else tokenizer.collisions == "digit",
     )
+
+
+def _decoded(catalog: ItemCatalog, tokenizer: RecBaseTokenizer) -> np.ndarray:
+    """What the codes decode to, (items, width) float32; each semantic ID is decoded once."""
+    _, first, leaf = np.unique(catalog.trie.paths[:, -1], return_index=True, return_inverse=True)
+    return tokenizer.decode_items(catalog.codes[first])[leaf]
 
 
 def table_of_items(

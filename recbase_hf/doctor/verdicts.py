@@ -35,10 +35,11 @@ class Thresholds:
         bucket_warning: items under the most mixed semantic ID, share of the table.
         bucket_fault: from here on one answer in a hundred is a guess within one bucket.
         bucket_min_texts: different texts up to which a bucket is not judged: small tables have small shares.
-        use_warning: perplexity of a level over the smaller of codebook and items. Codes drawn at random reach about 0.6
-            where there are as many items as codes, and 1 where there are many more.
+        use_warning: perplexity of a level over the smaller of codebook and different items (of those with one text and
+            one ID only one counts). Codes drawn at random reach about 0.6 where there are as many items as codes, and 1
+            where there are many more.
         use_fault: from here on the level says next to nothing.
-        min_items_for_use: items from which on the use of codes is judged.
+        min_items_for_use: different items from which on the use of codes is judged.
         bunching_times: items in the lowest 8 code numbers, times of what an even use gives.
         bunching_share: and their share, so that chance in a small table is not taken for it.
         information_warning: what the first code says about the data set, as a share of all there is to say and less
@@ -232,9 +233,9 @@ def _bucket_fix(bucket: Group) -> str:
 
 def _code_use(table: TableFigures, codes: CodeFigures, codebook_size: int, limits: Thresholds) -> Finding:
     check = "code use"
-    if table.num_items < limits.min_items_for_use:
-        return Finding("not measured", table.name, check, _too_few(table, limits))
-    reachable = min(codebook_size, table.num_items)
+    if codes.num_distinct < limits.min_items_for_use:
+        return Finding("not measured", table.name, check, _too_few(codes, limits))
+    reachable = min(codebook_size, codes.num_distinct)
     levels = codes.describing_levels
     shares = [level.perplexity / reachable for level in levels]
     used = ", ".join(f"{level.used:,}" for level in levels)
@@ -262,8 +263,8 @@ def _code_use(table: TableFigures, codes: CodeFigures, codebook_size: int, limit
 
 def _bunching(table: TableFigures, codes: CodeFigures, limits: Thresholds) -> Finding:
     check = "bunching"
-    if table.num_items < limits.min_items_for_use:
-        return Finding("not measured", table.name, check, _too_few(table, limits))
+    if codes.num_distinct < limits.min_items_for_use:
+        return Finding("not measured", table.name, check, _too_few(codes, limits))
     expected = codes.levels[0].first_codes_expected
     if expected * limits.bunching_times >= 1.0:
         message = "the codebooks are too small to tell whether items bunch in the lowest codes"
@@ -279,8 +280,9 @@ def _bunching(table: TableFigures, codes: CodeFigures, limits: Thresholds) -> Fi
     )  # fmt: skip
 
 
-def _too_few(table: TableFigures, limits: Thresholds) -> str:
-    return f"{table.num_items} items are too few to judge the use of codes ({limits.min_items_for_use} are needed)"
+def _too_few(codes: CodeFigures, limits: Thresholds) -> str:
+    needed = f"{limits.min_items_for_use} are needed"
+    return f"{codes.num_distinct} different items are too few to judge the use of codes ({needed})"
 
 
 # ---- reconstruction ----------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from recbase_hf.auto import Quantizer, QuantizerConfig, ResidualKMeansModel, new_quantizer
+from recbase_hf.auto import Quantizer, QuantizerConfig, ResidualKMeansConfig, new_quantizer
 from recbase_hf.errors import DataError
-from recbase_hf.quantizers.gradient import train_quantizer
-from recbase_hf.quantizers.sample import FitSample, VectorSource, draw_sample
+from recbase_hf.quantizers.gradient import require_shareable, train_quantizer
+from recbase_hf.quantizers.sample import FitSample, VectorSource, draw_sample, hold_out
 from recbase_hf.quantizers.starts import start_quantizer
 from recbase_hf.quantizers.training import LevelReport, QuantizerTraining
 
@@ -61,6 +61,8 @@ def fit_quantizer(
     """
     training = training or QuantizerTraining()
     accelerator = accelerator or Accelerator()
+    if _learns(config, training):
+        require_shareable(training, accelerator.num_processes)
     sample = draw_sample(
         sources,
         max_items=training.max_items,
@@ -92,37 +94,42 @@ def fit_sample(
     torch.manual_seed(training.seed)
     quantizer = new_quantizer(config).to(accelerator.device)
     quantizer.corpus_mean.copy_(torch.from_numpy(sample.corpus_mean))
-    vectors = torch.from_numpy(sample.vectors)
+    fitted, held_out = hold_out(sample, training.validation_share, seed=training.seed)
     start_quantizer(
         quantizer,
-        vectors.to(accelerator.device),
-        torch.from_numpy(sample.weights).to(accelerator.device),
+        torch.from_numpy(fitted.vectors).to(accelerator.device),
+        torch.from_numpy(fitted.weights),
         training,
         accelerator,
     )
     steps = [0] * config.num_levels
-    if training.max_steps_per_level and not isinstance(quantizer, ResidualKMeansModel):
+    if _learns(config, training):
         quantizer, steps = train_quantizer(
-            quantizer, sample, training, accelerator=accelerator, checkpoints=checkpoints
+            quantizer, fitted, held_out, training, accelerator=accelerator, checkpoints=checkpoints
         )
     quantizer = quantizer.cpu().eval()
-    rows = np.random.default_rng(training.seed).permutation(len(vectors))[:MEASURED_ITEMS]
-    return quantizer, _measure(quantizer, vectors[torch.from_numpy(np.sort(rows))], steps)
+    # Of items that were held out: those that codes were fitted to lie nearer than any new one will.
+    judged = torch.from_numpy(held_out)
+    cosines = torch.nn.functional.cosine_similarity(quantizer.decode(quantizer.encode(judged)), judged)
+    quantizer.fitted_cosines.copy_(torch.from_numpy(np.percentile(cosines.numpy(), np.arange(101))))
+    rows = np.random.default_rng(training.seed).permutation(len(sample.vectors))[:MEASURED_ITEMS]
+    return quantizer, _reports(quantizer, torch.from_numpy(sample.vectors[np.sort(rows)]), steps)
 
 
-@torch.no_grad()
-def _measure(quantizer: Quantizer, vectors: Tensor, steps_of_level: list[int]) -> list[LevelReport]:
-    """Reports of the levels; the reconstruction's cosines are recorded in the quantizer."""
+def _learns(config: QuantizerConfig, training: QuantizerTraining) -> bool:
+    """Whether there is a training by gradient after the start."""
+    return training.max_steps_per_level > 0 and config.model_type != ResidualKMeansConfig.model_type
+
+
+def _reports(quantizer: Quantizer, vectors: Tensor, steps_of_level: list[int]) -> list[LevelReport]:
     codes = quantizer.encode(vectors)
     reports = []
     for level, steps in enumerate(steps_of_level):
         counts = torch.bincount(codes[:, level], minlength=quantizer.config.codebook_size)
         shares = counts[counts > 0] / len(codes)
-        error, cosines = 0.0, []
+        error = 0.0
         for rows in torch.arange(len(codes)).split(8192):
-            decoded = quantizer.decode(codes[rows, : level + 1])
-            error += float((decoded - vectors[rows]).square().sum())
-            cosines.append(torch.nn.functional.cosine_similarity(decoded, vectors[rows]))
+            error += float((quantizer.decode(codes[rows, : level + 1]) - vectors[rows]).square().sum())
         reports.append(
             LevelReport(
                 level=level + 1,
@@ -132,6 +139,4 @@ def _measure(quantizer: Quantizer, vectors: Tensor, steps_of_level: list[int]) -
                 perplexity=float(torch.exp(-(shares * shares.log()).sum())),
             )
         )
-    percentiles = np.percentile(torch.cat(cosines).numpy(), np.arange(101))
-    quantizer.fitted_cosines.copy_(torch.from_numpy(percentiles))
     return reports

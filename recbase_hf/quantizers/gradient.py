@@ -30,17 +30,15 @@ from recbase_hf.quantizers.starts import new_codebook
 from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 
-__all__ = ["train_quantizer"]
+__all__ = ["require_shareable", "train_quantizer"]
 
 logger = logging.getLogger(__name__)
-
-MAX_VALIDATION_ITEMS = 10_000
-"""They go through the model at once, and judge settling as well as any number more."""
 
 
 def train_quantizer(
     quantizer: Quantizer,
     sample: FitSample,
+    validation: np.ndarray,
     training: QuantizerTraining,
     *,
     accelerator: Accelerator,
@@ -49,6 +47,7 @@ def train_quantizer(
     """Train a started quantizer on a sample.
 
     Args:
+        validation: (items, width) float32, by which settling is judged.
         checkpoints: folder for the training state; an interrupted run that finds its state there goes on from it.
 
     Returns:
@@ -59,11 +58,27 @@ def train_quantizer(
         ValueError: the batches cannot be shared out to the processes, or the state in `checkpoints` is of a training
             with other settings.
     """
-    trainer = _Trainer(quantizer, sample, training, accelerator)
+    trainer = _Trainer(quantizer, sample, validation, training, accelerator)
     trainer.run(checkpoints)
     trained = accelerator.unwrap_model(trainer.model).cpu().eval()
     del trained.forward  # the wrapper of the trainer
     return trained, trainer.steps_of_level()
+
+
+def require_shareable(training: QuantizerTraining, num_processes: int) -> int:
+    """Items a group; raises unless the processes can share the groups of a batch out evenly.
+
+    Raises:
+        ValueError: names the multiple that the batch size has to be of.
+    """
+    size = min(GROUP_SIZE, training.batch_size)
+    if training.batch_size % (size * num_processes):
+        multiple = GROUP_SIZE * num_processes
+        raise ValueError(
+            f"batch_size is {training.batch_size}; for {num_processes} processes it must be a multiple of {multiple}"
+            + (f", or at most {GROUP_SIZE}" if num_processes == 1 else "")
+        )
+    return size
 
 
 @dataclass
@@ -88,13 +103,22 @@ class _Curriculum:
 
 class _Trainer:
     def __init__(
-        self, quantizer: Quantizer, sample: FitSample, training: QuantizerTraining, accelerator: Accelerator
+        self,
+        quantizer: Quantizer,
+        sample: FitSample,
+        validation: np.ndarray,
+        training: QuantizerTraining,
+        accelerator: Accelerator,
     ) -> None:
         self.training = training
         self.accelerator = accelerator
         self.curriculum = _Curriculum()
-        self._share_out_groups()
-        self._hold_out(sample)
+        self.group_size = require_shareable(training, accelerator.num_processes)
+        groups = training.batch_size // self.group_size
+        self.my_groups = range(accelerator.process_index, groups, accelerator.num_processes)
+        self.sample = sample
+        self.vectors = torch.from_numpy(sample.vectors).to(accelerator.device)
+        self.validation = torch.from_numpy(validation).to(accelerator.device)
         optimizer = torch.optim.AdamW(quantizer.parameters(), lr=training.learning_rate, weight_decay=0.0)
         # Which code is nearest takes float32, also from an accelerator that was made for a language model in bf16.
         quantizer.forward = torch.autocast(accelerator.device.type, enabled=False)(quantizer.forward)
@@ -104,35 +128,10 @@ class _Trainer:
         is_residual = isinstance(self.inner, ClVaeModel)
         self.levels_of_stage = [1] * levels if is_residual and training.curriculum != "none" else [levels]
 
-    def _share_out_groups(self) -> None:
-        batch_size, processes = self.training.batch_size, self.accelerator.num_processes
-        self.group_size = min(GROUP_SIZE, batch_size)
-        groups = batch_size // self.group_size
-        if batch_size % self.group_size or groups % processes:
-            raise ValueError(
-                f"batch_size {batch_size} must be a multiple of {self.group_size} items times the {processes} processes"
-            )
-        self.my_groups = range(self.accelerator.process_index, groups, processes)
-
-    def _hold_out(self, sample: FitSample) -> None:
-        """Split the sample into rows to train on, domain by domain, and rows to judge settling by."""
-        count = len(sample.vectors)
-        held_out = max(1, int(count * self.training.validation_share)) if count > 10 else 0
-        order = np.random.default_rng(self.training.seed).permutation(count)
-        held_out = min(held_out, MAX_VALIDATION_ITEMS)
-        kept = np.sort(order[held_out:])
-        device = self.accelerator.device
-        self.digest = hashlib.sha256(sample.vectors.data).hexdigest()
-        self.vectors = torch.from_numpy(sample.vectors[kept]).to(device)
-        self.weights = sample.weights[kept]
-        self.offsets = np.searchsorted(kept, sample.offsets)
-        self.domain_weights = np.add.reduceat(sample.weights, sample.offsets[:-1])
-        self.validation = torch.from_numpy(sample.vectors[order[:held_out] if held_out else order]).to(device)
-
     def run(self, checkpoints: str | Path | None) -> None:
         training, stages = self.training, len(self.levels_of_stage)
         step = self._resume(checkpoints)
-        last = sum(self.levels_of_stage) * training.max_steps_per_level
+        last = None if training.curriculum == "epochs" else sum(self.levels_of_stage) * training.max_steps_per_level
         bar = progress(description="train quantizer", total=last, initial=step)
         while self.curriculum.stage < stages:
             if step == self.curriculum.opened_at:
@@ -166,9 +165,9 @@ class _Trainer:
         for group in self.my_groups:
             batch = draw_group(
                 self.vectors,
-                self.weights,
-                self.offsets,
-                self.domain_weights,
+                self.sample.weights,
+                self.sample.offsets,
+                self.sample.domain_weights,
                 with_neighbors=getattr(self.inner.config, "neighbor_weight", 0) > 0,
                 generator=np.random.default_rng((self.training.seed, step, group)),
                 size=self.group_size,
@@ -193,21 +192,23 @@ class _Trainer:
 
     def _stage_is_done(self, step: int) -> bool:
         training, levels = self.training, self.levels_of_stage[self.curriculum.stage]
-        steps = step - self.curriculum.opened_at
-        if steps >= levels * training.max_steps_per_level:
-            return True
+        steps, most = step - self.curriculum.opened_at, levels * training.max_steps_per_level
         if self.curriculum.stage + 1 == len(self.levels_of_stage):
-            return False  # nothing waits for these levels to settle
+            return steps >= most  # nothing waits for these levels to settle
         if training.curriculum == "epochs":
             return steps * training.batch_size >= training.epochs_per_level * len(self.vectors)
-        return self.curriculum.settled(training)
+        if self.curriculum.settled(training):
+            return True
+        if steps >= most:
+            logger.info("level %d has not settled in %d steps; the next opens", self._newest_level() + 1, steps)
+        return steps >= most
 
     def _open_stage(self) -> None:
         """Start the codebooks of the levels that open from k-means of what is left for them to quantize."""
         if not isinstance(self.inner, ClVaeModel):
             return
         newest = self._newest_level()
-        weights = torch.from_numpy(self.weights).to(self.vectors.device)
+        weights = torch.from_numpy(self.sample.weights)
         self.inner.eval()
         for level in range(newest + 1 - self.levels_of_stage[self.curriculum.stage], newest + 1):
             residuals = self._residuals(self.vectors, level)
@@ -228,7 +229,9 @@ class _Trainer:
         decoded = self.inner.decode(codes[:, : level + 1])
         loss = float((decoded - self.validation).square().sum(dim=1).mean())
         used = len(torch.unique(self.inner.encode(self._usage_sample)[:, level]))
-        self.curriculum.evaluations.append((loss, float(used)))
+        # What the first process found, so that all open the next level at the same step.
+        loss, used = broadcast(torch.tensor([loss, used], device=self.vectors.device)).tolist()
+        self.curriculum.evaluations.append((loss, used))
         return self.curriculum.evaluations[-1]
 
     # ---- unused codes --------------------------------------------------------------------------------------------
@@ -248,7 +251,7 @@ class _Trainer:
         for level in range(first, self._newest_level() + 1):
             residuals = self._residuals(self._usage_sample, level)
             codes, distances = assign(residuals, self.inner.codebooks[level])
-            counts = torch.bincount(codes, minlength=self.inner.config.codebook_size)
+            counts = broadcast(torch.bincount(codes, minlength=self.inner.config.codebook_size))
             self._replace(level, torch.nonzero(counts == 0)[:, 0], residuals, distances.sqrt())
 
     def _replace(self, level: int, unused: Tensor, residuals: Tensor, distances: Tensor) -> None:
@@ -274,11 +277,15 @@ class _Trainer:
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
     @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.sample.vectors.data).hexdigest()
+
+    @cached_property
     def _settings(self) -> dict[str, Any]:
         """What a resumed run must agree with; how often to save is free."""
         training = asdict(self.training)
         del training["save_every"]
-        return {"config": self.inner.config.settings(), "training": training, "vectors": self.digest}
+        return {"config": self.inner.config.settings(), "training": training, "vectors": self._digest}
 
     def _save(self, checkpoints: str | Path, step: int) -> None:
         state = {"curriculum": asdict(self.curriculum)}

@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recbase_hf.auto import QuantizerConfig, quantizer_config
+from recbase_hf.quantizers.training import QuantizerTraining
 
-__all__ = ["KINDS", "config_of_kind"]
+__all__ = ["KINDS", "Kind", "config_of_kind", "training_of_kind"]
 
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "product": ("product", {}),
-    "fsq": ("fsq", {}),
-    "cl-vae": ("clvae", {}),
-    "rq-vae": ("clvae", {"linear_path": False, "kl_weight": 0.0, "entropy_weight": 0.0, "neighbor_weight": 0.0}),
-    "residual-kmeans": ("residual_kmeans", {}),
+
+@dataclass(frozen=True)
+class Kind:
+    """What a name stands for.
+
+    Attributes:
+        model_type: of the quantizer.
+        config: settings by which it differs from the defaults of that type.
+        training: settings by which its fitting differs from the defaults of `QuantizerTraining`.
+    """
+
+    model_type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+KINDS = {
+    "product": Kind("product"),
+    "fsq": Kind("fsq"),
+    "cl-vae": Kind("clvae"),
+    # The CL-VAE without its curriculum and its losses; codes are started and replaced alike.
+    "rq-vae": Kind(
+        "clvae",
+        {"linear_path": False, "kl_weight": 0.0, "entropy_weight": 0.0, "neighbor_weight": 0.0},
+        {"curriculum": "none"},
+    ),
+    # Few items that weigh much would draw whole codes to themselves, each to one item.
+    "residual-kmeans": Kind("residual_kmeans", training={"domain_balance": 0.0}),
 }
-"""Name: the quantizer's model type, and the settings by which it differs from that type's defaults."""
 
 
-def config_of_kind(kind: str, *, input_dim: int, codebook_size: int, **settings: Any) -> QuantizerConfig:
+def training_of_kind(kind: str, training: QuantizerTraining) -> QuantizerTraining:
+    """The training with the kind's own values where it has the general default.
+
+    >>> training_of_kind("rq-vae", QuantizerTraining()).curriculum
+    'none'
+    """
+    general = QuantizerTraining()
+    own = {
+        name: value for name, value in KINDS[kind].training.items() if getattr(training, name) == getattr(general, name)
+    }
+    return replace(training, **own)
+
+
+def config_of_kind(kind: str, *, input_dim: int, codebook_size: int | None = None, **settings: Any) -> QuantizerConfig:
     """The configuration of a kind of quantizer.
 
     Args:
         kind: a name of `KINDS`.
         input_dim: width of the item vectors.
-        codebook_size: codes a level.
+        codebook_size: codes a level; default 1024, or the points of the `grid` that is given.
         settings: of that kind; what is left out takes the kind's default.
 
     Raises:
@@ -35,15 +71,15 @@ def config_of_kind(kind: str, *, input_dim: int, codebook_size: int, **settings:
     """
     if kind not in KINDS:
         raise ValueError(f"unknown quantizer {kind!r}; choose from {', '.join(KINDS)}")
-    model_type, preset = KINDS[kind]
+    model_type, preset = KINDS[kind].model_type, KINDS[kind].config
     unknown = settings.keys() - quantizer_config(model_type, input_dim=1024).settings().keys()
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))} does not apply to the quantizer {kind}; leave it out")
     settings = {**preset, **settings, "input_dim": input_dim}
-    if kind != "fsq":
+    if kind == "fsq" and "grid" not in settings:
+        settings["grid"] = _grid_of(codebook_size or 1024)
+    elif codebook_size is not None:
         settings["codebook_size"] = codebook_size
-    elif "grid" not in settings:
-        settings["grid"] = _grid_of(codebook_size)
     if kind == "product" and "level_dim" not in settings:
         settings["level_dim"] = max(1, min(6, input_dim // settings.get("num_levels", 4)))
     return quantizer_config(model_type, **settings)

@@ -35,20 +35,21 @@ def kmeans(
     if distinct is not None:
         return _with_noisy_copies(distinct, points, num_clusters, generator)
     # A weighted draw without replacement, as the largest of exponential races.
-    race = torch.rand(len(points), generator=generator, dtype=torch.float64).log().to(points.device) / weights
-    centers = points[race.topk(num_clusters).indices].clone()
+    race = torch.rand(len(points), generator=generator, dtype=torch.float64).log() / weights.cpu()
+    centers = points[race.topk(num_clusters).indices.to(points.device)].clone()
+    # In float64, so that sums do not depend on how many processes share them out; Apple's GPUs do not have it.
+    weights = weights.to(points.device, torch.float32 if points.device.type == "mps" else torch.float64)
     fewest = len(points) // accelerator.num_processes  # that a process has
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     points, weights = points[mine], weights[mine]
     for _ in range(iterations):
         codes, distances = assign(points, centers)
-        # In float64, so that the sum does not depend on how many processes share it out.
-        totals = torch.zeros(num_clusters, points.shape[1] + 1, dtype=torch.float64, device=points.device)
+        totals = torch.zeros(num_clusters, points.shape[1] + 1, dtype=weights.dtype, device=points.device)
         for chunk in torch.arange(len(points), device=points.device).split(CHUNK):
             totals.index_add_(0, codes[chunk], _weighted(points[chunk], weights[chunk]))
         totals = accelerator.reduce(totals, "sum")
         mass = totals[:, -1:]
-        centers = torch.where(mass > 0, totals[:, :-1] / mass.clamp_min(1e-300), centers.double()).float()
+        centers = torch.where(mass > 0, totals[:, :-1] / mass.clamp_min(1e-30), centers.to(mass.dtype)).float()
         empty = torch.nonzero(mass[:, 0] == 0)[:, 0]
         if len(empty):
             rows = distances.topk(min(len(empty), fewest)).indices
@@ -71,7 +72,7 @@ def assign(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 def _weighted(points: Tensor, weights: Tensor) -> Tensor:
     """(items, width + 1): the points times their weights, and the weights."""
-    return torch.cat([points.double() * weights[:, None], weights[:, None]], dim=1)
+    return torch.cat([points * weights[:, None], weights[:, None]], dim=1)
 
 
 def _distinct_if_few(points: Tensor, num_clusters: int) -> Tensor | None:

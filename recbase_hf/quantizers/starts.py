@@ -123,15 +123,16 @@ def _start_linear_path(quantizer: ClVaeModel, vectors: Tensor, weights: Tensor) 
 def _principal_components(vectors: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Variances (count,) and directions (width, count) of the leading components, at most as many as the width."""
     shares = weights / weights.sum()
-    covariance = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
-    for rows in torch.arange(len(vectors), device=vectors.device).split(16_384):
-        batch = vectors[rows].double()
+    covariance = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64)
+    for rows in torch.arange(len(vectors)).split(16_384):
+        batch = vectors[rows].cpu().double()  # Apple's GPUs have no float64
         covariance += batch.T @ (batch * shares[rows, None])
     variances, directions = torch.linalg.eigh(covariance)
     # Of the two signs of a direction always the same one; a direction whose sum is zero is kept as well.
     directions = torch.where(directions.sum(dim=0) < 0, -directions, directions)
     leading = slice(len(variances) - min(count, len(variances)), None)
-    return variances[leading].flip(0).clamp_min(0).float(), directions[:, leading].flip(1).float()
+    variances, directions = variances[leading].flip(0).clamp_min(0), directions[:, leading].flip(1)
+    return variances.to(vectors), directions.to(vectors)
 
 
 def _dealt_out(count: int, hands: int) -> list[list[int]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from recbase_hf.catalog import ItemCatalog
+from recbase_hf.catalog.collisions import assign_codes
+from recbase_hf.catalog.reading import template_of
 from recbase_hf.data.domain import Domain
 from recbase_hf.data.histories import Histories
 from recbase_hf.data.packing import PackedRows, pack_histories
@@ -36,9 +37,7 @@ def training_rows(
         seed: of both draws.
     """
     rng = np.random.default_rng(seed)
-    # As catalogs, so that in training items have the semantic IDs that they will have when they are scored.
-    catalogs = [ItemCatalog.from_items(domain.items, tokenizer=tokenizer, vectors=domain.vectors) for domain in domains]
-    codes = np.concatenate([catalog.codes for catalog in catalogs])
+    codes = np.concatenate([_codes_in_catalog(domain, tokenizer) for domain in domains])
     histories = join_histories(domains, max_users, rng)
     histories = histories.select(np.flatnonzero(histories.lengths >= 2))  # one item alone has nothing to predict it
     order = rng.permutation(len(histories))
@@ -49,6 +48,15 @@ def training_rows(
         pack_histories(train, codes, tokenizer.layout, **packing),
         pack_histories(validation, codes, tokenizer.layout, **packing),
     )
+
+
+def _codes_in_catalog(domain: Domain, tokenizer: Any) -> np.ndarray:
+    """The semantic IDs (items, levels) int64 that the items will have in a catalog, when they are scored."""
+    mean = tokenizer.catalog_mean(domain.vectors)
+    if tokenizer.collisions == "keep":
+        return tokenizer.encode_items(domain.vectors, mean=mean)
+    texts = template_of(tokenizer).render_all(domain.items)
+    return assign_codes(tokenizer, domain.vectors, texts, mean=mean)
 
 
 def join_histories(domains: list[Domain], max_users: int, rng: np.random.Generator) -> Histories:

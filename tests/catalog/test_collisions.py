@@ -193,7 +193,7 @@ def test_a_model_is_trained_on_the_semantic_ids_of_the_catalog(tokenizer_of, pol
     catalog = ItemCatalog.from_items(items, tokenizer=tokenizer)
     users = np.array(["ann", "bob"], dtype=object)
     histories = Histories(users, np.array([0, 40, 80]), np.tile(np.arange(40), 2))
-    domain = Domain("shop", datasets.Dataset.from_list(items), catalog.vectors, histories, "hash")
+    domain = Domain("shop", datasets.Dataset.from_list(items), catalog.vectors, histories, "hash", "items")
     rows, _ = training_rows([domain], tokenizer, row_length=1 + 40 * tokenizer.layout.num_levels, max_items=40)
     assert rows.input_ids[0].tolist() == tokenizer.encode_history(catalog.codes)
 

@@ -169,7 +169,7 @@ def test_the_settings_of_a_configuration_make_it_again(kind):
 )
 def test_impossible_sizes_are_named(kind, wrong, complaint):
     with pytest.raises(ValueError, match=complaint):
-        quantizer_config(KINDS[kind][0], **{"input_dim": 512, **wrong})
+        quantizer_config(KINDS[kind].model_type, **{"input_dim": 512, **wrong})
 
 
 def test_sizes_that_only_some_kinds_have_are_checked_too():

@@ -44,7 +44,7 @@ def centered(quantizer: Quantizer, domains: Mapping[str, np.ndarray] = DOMAINS) 
 def small_config(kind: str, **changes: Any) -> QuantizerConfig:
     """Three levels of sixteen codes; settings that the kind does not have are left out, unless they are `changes`."""
     sizes = {"num_levels": LEVELS, "hidden_dims": (32,), "latent_dim": 8}
-    known = quantizer_config(KINDS[kind][0]).settings()
+    known = quantizer_config(KINDS[kind].model_type).settings()
     settings = {name: size for name, size in sizes.items() if name in known}
     return config_of_kind(kind, **{"input_dim": WIDTH, "codebook_size": CODES, **settings, **changes})
 

@@ -79,12 +79,14 @@ def test_the_reports_are_about_all_items_that_were_fitted_on(fitted):
         assert report.perplexity == pytest.approx(float(torch.special.entr(shares).sum().exp()), 1e-4)
 
 
-def test_the_fitted_cosines_are_the_percentiles_of_the_fitted_items(fitted):
+def test_the_fitted_cosines_are_what_new_items_of_the_same_kind_have(fitted):
     _, quantizer, _ = fitted
-    vectors = centered(quantizer)
+    new = {"first": clustered_vectors(4000), "second": clustered_vectors(2000, seed=1)}
+    vectors = centered(quantizer, new)
     cosines = torch.nn.functional.cosine_similarity(quantizer.decode(quantizer.encode(vectors)), vectors)
     found = quantizer.fitted_cosines.numpy()
-    np.testing.assert_allclose(found, np.percentile(cosines.numpy(), np.arange(101)), atol=1e-5)
+    assert float((cosines < found[1]).float().mean()) < 0.06, "sixty items were held out"
+    assert abs(float((cosines < found[50]).float().mean()) - 0.5) < 0.15
     assert (np.diff(found) >= 0).all()
     assert (np.abs(found) <= 1 + 1e-6).all()
 
@@ -110,7 +112,7 @@ def test_the_neighbor_loss_keeps_neighborhoods(fitted):
         vectors = centered(quantizer)[: len(DOMAINS["first"])]
         return float(neighbor_loss(vectors, quantizer.decode(quantizer.encode(vectors))))
 
-    assert changed(quantizer) < 0.95 * changed(fit(small_config(kind, neighbor_weight=0.0))[0])
+    assert changed(quantizer) < changed(fit(small_config(kind, neighbor_weight=0.0))[0])
 
 
 @every_kind
@@ -265,9 +267,10 @@ def test_impossible_settings_are_named(wrong, complaint):
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch, new_accelerator, kind):
     accelerator = new_accelerator()
     monkeypatch.setattr(type(accelerator), "num_processes", 3)
-    with pytest.raises(ValueError, match="batch_size 512 must be a multiple of 256 items times the 3 processes"):
+    with pytest.raises(ValueError, match="batch_size is 512; for 3 processes it must be a multiple of 768"):
         fit(kind, accelerator=accelerator, batch_size=512)
-    with pytest.raises(ValueError, match="batch_size 700 must be a multiple of 256"):
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"batch_size is 700; .* a multiple of 256, or at most 256"):
         fit_quantizer(DOMAINS, small_config(kind), QuantizerTraining(batch_size=700))
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbase_hf.auto import new_quantizer
-from recbase_hf.quantizers.kinds import KINDS, config_of_kind
+from recbase_hf.quantizers.kinds import KINDS, config_of_kind, training_of_kind
+from recbase_hf.quantizers.training import QuantizerTraining
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -17,7 +18,7 @@ from recbase_hf.quantizers.kinds import KINDS, config_of_kind
 def test_a_kind_has_the_sizes_that_are_asked_for(kind, width):
     config = config_of_kind(kind, input_dim=width, codebook_size=32)
     quantizer = new_quantizer(config)
-    assert quantizer.config.model_type == KINDS[kind][0]
+    assert quantizer.config.model_type == KINDS[kind].model_type
     assert (config.input_dim, config.codebook_size, config.num_levels) == (width, 32, 4)
 
 
@@ -30,8 +31,14 @@ def test_a_grid_of_fours_and_at_most_one_two_makes_any_power_of_two(bits):
 
 
 def test_the_published_grid_can_be_given():
-    config = config_of_kind("fsq", input_dim=384, codebook_size=1024, grid=[8, 8, 8, 6, 5])
+    config = config_of_kind("fsq", input_dim=384, grid=[8, 8, 8, 6, 5])
     assert config.codebook_size == 15_360
+
+
+def test_a_kind_has_its_own_training_where_nobody_asks_for_another():
+    assert training_of_kind("rq-vae", QuantizerTraining()).curriculum == "none"
+    assert training_of_kind("rq-vae", QuantizerTraining(curriculum="epochs")).curriculum == "epochs"
+    assert training_of_kind("cl-vae", QuantizerTraining()) == QuantizerTraining()
 
 
 def test_a_plain_rq_vae_has_none_of_what_the_cl_vae_adds_unless_it_is_asked_for():
@@ -51,6 +58,7 @@ def test_a_plain_rq_vae_has_none_of_what_the_cl_vae_adds_unless_it_is_asked_for(
         ("fsq", {"codebook_size": 1000}, "1000 codes is no grid of fours and twos; give the grid itself"),
         ("fsq", {"codebook_size": 1}, "1 codes is no grid"),
         ("fsq", {"grid": [4, 1]}, r"grid is \[4, 1\]; every scalar needs at least 2 steps"),
+        ("fsq", {"grid": [4, 4]}, r"the grid \[4, 4\] has 16 points, codebook_size says 32"),
         ("fsq", {"grid": []}, r"grid is \[\]"),
         ("fsq", {"split_input": True, "num_levels": 3}, "16 wide cannot be split into 3 equal parts"),
         ("product", {"level_dim": 5}, "4 levels of 5 components need vectors at least 20 wide, these are 16"),
