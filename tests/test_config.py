@@ -225,5 +225,17 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(env, "main", interrupt)
-    with pytest.raises(SystemExit, match="goes on from the last checkpoint"):
+    with pytest.raises(SystemExit, match="goes on from the last checkpoint") as ended:
+        main(["env"])
+    assert isinstance(ended.value.code, str)
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
+    from recbase_hf.commands import env
+
+    def fail(arguments):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(env, "main", fail)
+    with pytest.raises(RuntimeError, match="broken"):
         main(["env"])

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from recbase_hf import DataError, ItemCatalog
+from recbase_hf import DataError, ItemCatalog, RecBaseTokenizer
+from recbase_hf.commands import build_catalog, doctor
 from recbase_hf.commands import catalog as command
 from tiny_world import HashEncoder, make_items, make_tokenizer
 
@@ -72,6 +73,65 @@ def test_codes_are_exported_and_imported(shop, form):
     run("import", *flags, "--output", shop / "known", "--model", shop / "tokenizer")
     before, after = (ItemCatalog.from_pretrained(shop / name) for name in ("catalog", "known"))
     assert before.diff(after).is_empty
+
+
+def test_codes_that_count_from_1_are_imported_where_that_is_said(shop):
+    index = shop / "shop.index.json"
+    run("export", "--catalog", shop / "catalog", "--output", index)
+    index.write_text(json.dumps({str(int(key) + 1): codes for key, codes in json.loads(index.read_text()).items()}))
+    flags = ["--items", shop / "items.csv", "--codes", index, "--codebook-size", "8", "--model", shop / "tokenizer"]
+    with pytest.raises(DataError, match="--first-key 1"):
+        run("import", *flags, "--output", shop / "made")
+    run("import", *flags, "--output", shop / "made", "--first-key", "1")
+    before, after = (ItemCatalog.from_pretrained(shop / name) for name in ("catalog", "made"))
+    assert before.diff(after).is_empty
+
+
+class CountingEncoder(HashEncoder):
+    def __init__(self, loaded, options):
+        loaded.append(options)
+        self.loaded = loaded
+
+    def encode(self, texts):
+        self.loaded.append(len(texts))
+        return super().encode(texts)
+
+
+@pytest.fixture
+def loaded(shop, monkeypatch):
+    """With which options encoders were loaded, and how many texts they encoded, in an empty cache."""
+    found = []
+    monkeypatch.setenv("RECBASE_CACHE", str(shop / "cache"))
+    monkeypatch.setattr(
+        "recbase_hf.text.vector_cache.load_text_encoder", lambda *_names, **options: CountingEncoder(found, options)
+    )
+    return found
+
+
+@pytest.mark.parametrize(("flags", "trusted"), [([], False), (["--trust-remote-code"], True)])
+def test_vectors_are_cached_whether_the_encoder_is_trusted_or_not(shop, loaded, flags, trusted):
+    model = ["--model", str(shop / "tokenizer"), *flags]
+    for name in ("first", "second"):
+        build_catalog.main([*model, "--items", str(shop / "items.csv"), "--output", str(shop / name)])
+    doctor.main([*model, "--items", str(shop / "items.csv"), "--fail-on", "never"])
+    run("add", "--catalog", shop / "first", "--items", shop / "new.csv", *model)
+    run("migrate", "--catalog", shop / "second", "--items", shop / "items.csv", *model)
+    options = {"trust_remote_code": trusted}
+    assert [entry for entry in loaded if isinstance(entry, dict)] == [options] * (len(loaded) - 2)
+    assert [entry for entry in loaded if isinstance(entry, int)] == [19, 10], "each different text once"
+
+
+def test_code_of_an_encoder_that_the_tokenizer_does_not_name_cannot_be_trusted(shop):
+    nameless = RecBaseTokenizer(quantizer=make_tokenizer().quantizer)
+    nameless.save_pretrained(shop / "nameless")
+    flags = ["--model", shop / "nameless", "--items", shop / "items.csv", "--trust-remote-code"]
+    for command_of in (
+        lambda: run("add", "--catalog", shop / "catalog", *flags),
+        lambda: build_catalog.main([*map(str, flags), "--output", str(shop / "made")]),
+        lambda: doctor.main([*map(str, flags)]),
+    ):
+        with pytest.raises(ValueError, match="nameless names no text encoder whose code could be trusted; leave out"):
+            command_of()
 
 
 def test_a_failed_change_leaves_the_catalog_whole(shop):

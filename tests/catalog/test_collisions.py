@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import datasets
 import numpy as np
@@ -15,7 +16,8 @@ from recbase_hf.modeling.quantizers import QUANTIZERS, new_quantizer, quantizer_
 
 from recbase_hf import DataError, ItemCatalog, RecBaseTokenizer
 from recbase_hf.catalog import collisions
-from recbase_hf.catalog.collisions import Taken, assign_codes
+from recbase_hf.catalog.collisions import Taken, assign_codes, collision_report
+from recbase_hf.catalog.trie import build_trie
 from recbase_hf.data.domain import Domain
 from recbase_hf.data.histories import Histories
 from recbase_hf.training.rows import training_rows
@@ -163,6 +165,28 @@ def test_too_many_texts_for_a_prefix_are_refused_with_counts_and_fix(tokenizer_o
             catalog.add_items(rows[4:], tokenizer=tokenizer, vectors=vectors[4:])
 
 
+def test_among_many_items_no_text_is_taken_for_another():
+    """Prefix times items is beyond 32 bits here; so numbered, the new text would have the number of a taken one."""
+    count, size = 70_000, 300
+    step = 2**32 // count + 1
+    shift = step * count - 2**32
+    prefixes = (np.arange(count - 1) + 20_000) % (count - 1)  # of taken item i, which has the text i
+    taken = np.stack([prefixes // size, prefixes % size, np.full(count - 1, 5)], axis=1)
+    mistaken = count - 1 - shift
+    prefix = prefixes[mistaken] - step
+    taken[mistaken, 2] = 7
+    new = np.array([[prefix // size, prefix % size, 9]])
+    distances = partial(collisions._distances_of_counter, size)
+    codes = collisions._separate(new, [f"text {count - 1}"], distances, size, Taken(taken, texts_of(range(count - 1))))
+    assert codes.tolist() == new.tolist()
+
+
+def test_the_report_counts_a_text_under_two_semantic_ids_once():
+    trie = build_trie(np.array([[0], [0], [1], [1], [2]]), 3)
+    report = collision_report(["a", "b", "c", "d", "e"], ["go", "chess", "go", "poker", "bridge"], trie)
+    assert (report.num_colliding_items, report.num_colliding_texts, report.num_identical_items) == (4, 3, 0)
+
+
 def test_one_level_of_codes_is_one_prefix(tokenizer_of):
     tokenizer = tokenizer_of("reassign", num_levels=1, codebook_size=8)
     codes = assign(tokenizer, [0, 3, 6, 1, 4, 0])
@@ -196,6 +220,20 @@ def test_a_model_is_trained_on_the_semantic_ids_of_the_catalog(tokenizer_of, pol
     domain = Domain("shop", datasets.Dataset.from_list(items), catalog.vectors, histories, "hash", "items")
     rows, _ = training_rows([domain], tokenizer, row_length=1 + 40 * tokenizer.layout.num_levels, max_items=40)
     assert rows.input_ids[0].tolist() == tokenizer.encode_history(catalog.codes)
+
+
+def test_training_needs_the_texts_only_where_collisions_are_resolved(tokenizer_of):
+    items = make_items(40)
+    catalog = ItemCatalog.from_items(items, tokenizer=tokenizer_of("keep", codebook_size=32))
+    nameless = datasets.Dataset.from_list([{"item_id": item["item_id"]} for item in items])
+    histories = Histories(np.array(["ann", "bob"], dtype=object), np.array([0, 40, 80]), np.tile(np.arange(40), 2))
+    domain = Domain("shop", nameless, catalog.vectors, histories, "hash", "items")
+    packing = {"row_length": 1 + 40 * 5, "max_items": 40}
+    rows, _ = training_rows([domain], tokenizer_of("keep", codebook_size=32), **packing)
+    history = tokenizer_of("keep", codebook_size=32).encode_history(catalog.codes)
+    assert rows.input_ids[0][: len(history)].tolist() == history
+    with pytest.raises(DataError, match="'title'"):
+        training_rows([domain], tokenizer_of("reassign", codebook_size=32), **packing)
 
 
 @pytest.mark.parametrize("kind", sorted(QUANTIZERS))

@@ -42,7 +42,6 @@ SOURCES = {
     "offset": lambda folder: write(folder / "shop.index.json", OFFSET),
     "tokens": lambda folder: write(folder / "shop.index.json", TOKENS),
     "in any order": lambda folder: write(folder / "shop.index.json", dict(reversed(TOKENS.items()))),
-    "keys from 1": lambda folder: write(folder / "old.json", {str(int(key) + 1): TOKENS[key] for key in TOKENS}),
     "csv": lambda folder: write(folder / "codes.csv", 'c1,c2,c3,item_id\n8,9,17,"b,c"\n1,16,20,007\n2,10,18,a\n'),
     "parquet": as_parquet,
 }
@@ -53,6 +52,26 @@ def test_every_form_gives_the_same_codes(tmp_path, kind):
     codes = read_codes(SOURCES[kind](tmp_path), IDS, codebook_size=SIZE)
     np.testing.assert_array_equal(codes, CODES)
     assert codes.dtype == np.int64
+
+
+FROM_ONE = {str(int(key) + 1): values for key, values in TOKENS.items()}
+
+
+def test_keys_from_1_are_taken_only_where_that_is_said(tmp_path):
+    path = write(tmp_path / "old.json", FROM_ONE)
+    np.testing.assert_array_equal(read_codes(path, IDS, codebook_size=SIZE, first_key=1), CODES)
+    catalog = ItemCatalog.from_codes(ROWS, path, codebook_size=SIZE, first_key=1)
+    np.testing.assert_array_equal(catalog.codes, CODES)
+    complaint = (
+        r"old\.json: the keys are '1' to '3', where the rows of 3 items are '0' to '2'.*first_key=1 \(--first-key 1\)"
+        ".*lost row 0 of 4 items.*the item table that it was made for"
+    )
+    with pytest.raises(DataError, match=complaint):
+        read_codes(path, IDS, codebook_size=SIZE)
+    with pytest.raises(DataError, match="key '0': there is no such row"):
+        read_codes(write(path, TOKENS), IDS, codebook_size=SIZE, first_key=1)
+    with pytest.raises(ValueError, match="first_key is 2; it is the key of the first row, 0 or 1"):
+        read_codes(path, IDS, codebook_size=SIZE, first_key=2)
 
 
 def test_the_authors_numbers_are_codes_of_1024_a_level(tmp_path):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recbase_hf import ItemCatalog
+from recbase_hf import ItemCatalog, cli
 from recbase_hf.commands.doctor import main
 from recbase_hf.errors import DataError
 from tiny_world import HashEncoder, make_items, make_tokenizer
@@ -194,11 +195,65 @@ def test_a_warning_fails_only_where_that_is_asked(tmp_path):
         (["--items", "a", "--codebook-size", "0"], "above 0"),
         (["--items", "a", "--fail-on", "sometimes"], "invalid choice"),
         (["--item", "a"], "did you mean --items?"),
+        (["--catalog", "a", "b", "a"], "--catalog names a 2 times; give each table once"),
+        (["--catalog", "shops/a", "shops/../shops/a/"], "--catalog names shops/a 2 times"),
+        (["--items", "a", "a", "--codes", "c", "d"], "--items names a 2 times"),
     ],
 )
 def test_wrong_use_ends_with_status_two_and_a_line(arguments, message, capsys):
     assert doctor(*arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_errors_and_faults_end_with_different_statuses(toys, tmp_path, monkeypatch, capsys):
+    codes = write_codes(tmp_path / "codes.csv", codes_of(40, collide=True))
+    judged = ["doctor", "--items", str(toys), "--codes", str(codes), "--codebook-size", "16"]
+    nameless = write_table(tmp_path / "nameless.csv", [{"id": "a", "title": "Chess"}])
+    for arguments, status, complaint in [
+        (judged, 1, ""),
+        ([*judged, "--fail-on", "never"], 0, ""),
+        (["doctor", "--items", str(tmp_path / "absent.csv")], 2, "recbase doctor: "),
+        (["doctor", "--items", str(nameless)], 2, "recbase doctor: "),
+        (["doctor", "--catalog", str(tmp_path / "absent")], 2, "recbase doctor: "),
+        ([*judged, "--first-key", "2"], 2, "first_key is 2"),
+    ]:
+        assert recbase(*arguments) == status
+        assert complaint in capsys.readouterr().err
+    for error, complaint in [(KeyboardInterrupt(), "interrupted"), (RuntimeError("broken"), "Traceback")]:
+        monkeypatch.setattr("recbase_hf.commands.doctor.doctor", raising(error))
+        assert recbase(*judged) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def recbase(*arguments: str) -> int:
+    """The exit status of the whole command line."""
+    try:
+        cli.main(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_the_help_explains_the_statuses(capsys):
+    assert doctor("--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "exit status is 0 where no finding is as bad as --fail-on, 1 where one is, and 2 where" in shown
+
+
+def test_index_files_that_count_from_1_are_judged_where_that_is_said(toys, tmp_path):
+    index = write_codes(tmp_path / "toys.index.json", codes_of(40, collide=False))
+    index.write_text(json.dumps({str(int(key) + 1): codes for key, codes in json.loads(index.read_text()).items()}))
+    flags = ["--items", str(toys), "--codes", str(index), "--codebook-size", "16"]
+    assert doctor(*flags, "--first-key", "1", "--fail-on", "never") == 0
+    with pytest.raises(DataError, match="--first-key 1"):
+        main(flags)
 
 
 def test_bad_tables_are_named(toys, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from recbase_hf import ItemCatalog, RecBaseTokenizer
 from recbase_hf.doctor import Diagnosis, ItemTable, Thresholds, diagnose, diagnose_catalogs, diagnose_items
+from recbase_hf.doctor.tables import table_of_catalog
 from recbase_hf.errors import DataError, FingerprintMismatchError
 from tiny_world import make_tokenizer
 
@@ -115,6 +116,26 @@ def test_collapsed_codes():
 def test_a_small_table_is_not_blamed_for_a_large_codebook():
     table = healthy(items=40)
     assert severities(diagnose([table], codebook_size=100_000))["code use"] == "ok"
+
+
+@pytest.mark.parametrize("of_the_first", [25, 961])
+def test_repeated_items_do_not_make_the_use_of_codes_uneven(of_the_first):
+    """A faultless tokenizer: each of 40 texts has an ID of its own, and the first has many items."""
+    text = np.concatenate([np.zeros(of_the_first, dtype=int), np.arange(1, 40).repeat((1000 - of_the_first) // 39)])
+    codes = np.stack([np.random.default_rng(level).permutation(CODEBOOK)[:40] for level in range(4)], axis=1)[text]
+    texts = [f"toy {number}" for number in text]
+    table = ItemTable("toys", [str(row) for row in range(1000)], texts, texts, codes)
+    severity, message = found(table, "code use")
+    assert (severity, "99.9 % of what 40 codes could give" in message) == ("ok", True)
+    assert found(replace(table, texts=None), "code use")[0] == ("warning" if of_the_first == 25 else "fault")
+
+
+def test_items_of_a_few_texts_are_too_few_to_judge_codes_by():
+    table = replace(healthy(), texts=[f"toy {row % 19}" for row in range(400)])
+    table = replace(table, codes=table.codes[np.arange(400) % 19])
+    severity, message = found(table, "code use")
+    assert severity == found(table, "bunching")[0] == "not measured"
+    assert message == "19 different items are too few to judge the use of codes (20 are needed)"
 
 
 def test_a_counting_last_level_is_no_collapse():
@@ -246,7 +267,7 @@ def test_tables_that_do_not_go_together_are_named():
 def test_a_missing_column_and_an_empty_table_are_named():
     with pytest.raises(DataError, match="no column 'item_id'"):
         diagnose_items([{"id": "a", "title": "Chess"}])
-    with pytest.raises((DataError, TypeError)):
+    with pytest.raises(DataError, match="items table: no column 'item_id'; the columns are \\[\\]"):
         diagnose_items([])
 
 
@@ -298,6 +319,25 @@ def test_a_catalog_of_published_codes_is_judged_as_far_as_it_goes(world):
 def test_a_catalog_of_another_tokenizer_is_refused(world):
     with pytest.raises(FingerprintMismatchError, match="catalog"):
         diagnose_catalogs([world.catalog], make_tokenizer(seed=5))
+
+
+def test_a_catalog_of_codes_of_another_tokenizer_is_refused(world):
+    for known in ({}, {"fingerprint": "another"}):
+        catalog = ItemCatalog.from_codes(world.items, world.catalog.codes, codebook_size=8, **known)
+        with pytest.raises(FingerprintMismatchError, match="catalog toys"):
+            diagnose_catalogs({"toys": catalog}, world.tokenizer)
+    catalog = ItemCatalog.from_codes(world.items, world.catalog.codes, codebook_size=8, tokenizer=world.tokenizer)
+    assert severities(diagnose_catalogs([catalog], world.tokenizer), "catalog")["reconstruction"] == "not measured"
+
+
+def test_each_semantic_id_is_decoded_once(world, monkeypatch):
+    decoded = world.tokenizer.decode_items(world.catalog.codes)
+    given, decode = [], world.tokenizer.decode_items
+    monkeypatch.setattr(world.tokenizer, "decode_items", lambda codes: given.append(codes) or decode(codes))
+    table = table_of_catalog(world.catalog, name="toys", tokenizer=world.tokenizer)
+    np.testing.assert_allclose(table.decoded, decoded, rtol=1e-5, atol=1e-6)
+    (codes,) = given
+    assert len(codes) == len(np.unique(world.catalog.codes, axis=0)) < len(world.catalog)
 
 
 def test_fitted_cosines_come_with_the_quantizer(world, monkeypatch):

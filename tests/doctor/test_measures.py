@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from recbase_hf.doctor import measures
+from recbase_hf.catalog.collisions import collision_report
+from recbase_hf.catalog.trie import build_trie
+from recbase_hf.doctor import groups, measures
 from recbase_hf.errors import DataError
 
 CODEBOOK = 6
@@ -103,6 +106,19 @@ def test_of_different_texts_all_sharing_items_collide_and_of_one_text_none(codes
     assert measures.text_collisions(codes, ["text"] * len(codes)).share == 0
 
 
+@few
+@given(codes_of_items, st.lists(st.sampled_from("abc"), min_size=30, max_size=30))
+def test_colliding_texts_are_those_that_share_an_id_with_another(codes, texts):
+    texts = texts[: len(codes)]
+    ids = list(map(tuple, codes.tolist()))
+    pairs = set(zip(ids, texts, strict=True))
+    colliding = {text for code, text in pairs if any(code == other and text != name for other, name in pairs)}
+    assert measures.text_collisions(codes, texts).num_colliding == len(colliding)
+    assert len(measures.distinct_items(codes, texts)) == len(pairs)
+    report = collision_report(texts, texts, build_trie(codes, CODEBOOK))
+    assert report.num_colliding_texts == len(colliding)
+
+
 def test_a_text_with_two_ids_counts_once():
     codes = np.array([[0], [1], [0], [1]])
     found = measures.text_collisions(codes, ["go", "go", "chess", "poker"])
@@ -148,6 +164,41 @@ def test_one_vector_for_different_texts_is_noticed():
     assert measures.repeated_vectors(vectors, texts).num_colliding == 2
     texts[4] = texts[1]
     assert measures.repeated_vectors(vectors, texts).num_colliding == 0
+
+
+few_numbers = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0**-24])
+
+
+@few
+@given(
+    st.sampled_from([np.float16, np.float32, np.float64]).flatmap(
+        lambda kind: arrays.arrays(kind, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=few_numbers)
+    )
+)
+def test_equal_rows_and_only_they_have_equal_numbers(matrix):
+    number = groups.numbered_rows(matrix)
+    equal = (matrix[:, None] == matrix[None]).all(axis=2)
+    np.testing.assert_array_equal(number[:, None] == number[None], equal)
+
+
+def test_different_rows_of_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr(groups, "_hashes", lambda rows: (rows[:, 0] > 0).astype(np.uint64))
+    monkeypatch.setattr(groups, "BATCH", 3)
+    matrix = np.array([[1.0], [2.0], [1.0], [-1.0], [2.0], [-2.0], [3.0], [1.0]])
+    number = groups.numbered_rows(matrix)
+    np.testing.assert_array_equal(number[:, None] == number[None], matrix == matrix.T)
+
+
+def test_a_large_matrix_is_numbered_without_a_copy_of_it():
+    matrix = np.random.default_rng(0).integers(0, 2, size=(100_000, 64)).astype(np.float32)
+    matrix[50_000:] = matrix[:50_000]
+    tracemalloc.start()
+    number = groups.numbered_rows(matrix)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < matrix.nbytes
+    np.testing.assert_array_equal(number[50_000:], number[:50_000])
+    assert len(np.unique(number)) == 50_000
 
 
 def test_reconstruction_cosines_ignore_length_and_survive_zeros():
