@@ -225,7 +225,6 @@ def ablation(options: TokenizerBenchmark) -> Runs:
         )
         for name, changes, weights in (
             ("all parts", {}, {}),
-            ("levels open after 5 epochs", {"curriculum": "epochs"}, {}),
             ("no curriculum", {"curriculum": "none"}, {}),
             ("no KL", {}, {"kl_weight": 0.0}),
             ("no entropy", {}, {"entropy_weight": 0.0}),
