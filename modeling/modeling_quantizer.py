@@ -91,12 +91,13 @@ class Quantizer(PreTrainedModel):
     # ---- what everybody calls ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, vectors: Tensor, batch_size: int = 4096) -> Tensor:
-        """Semantic IDs (items, num_levels) int64 of (items, input_dim) centered unit vectors.
+    def encode(self, vectors: Any, batch_size: int = 4096) -> Tensor:
+        """Semantic IDs (items, num_levels) int64 of (items, input_dim) centered unit vectors, a tensor or an array.
 
         Raises:
             ValueError: the vectors have another width or hold NaN or infinity.
         """
+        vectors = torch.as_tensor(vectors)
         if vectors.ndim != 2 or vectors.shape[1] != self.config.input_dim:
             raise ValueError(
                 f"the quantizer takes vectors of shape (items, {self.config.input_dim}), got {tuple(vectors.shape)}; "
@@ -109,13 +110,13 @@ class Quantizer(PreTrainedModel):
         return torch.cat(codes) if codes else torch.zeros(0, self.config.num_levels, dtype=torch.long)
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, batch_size: int = 4096) -> Tensor:
+    def decode(self, codes: Any, batch_size: int = 4096) -> Tensor:
         """Vectors (items, input_dim) that (items, levels) codes stand for; fewer levels give coarser vectors.
 
         Raises:
             ValueError: there are more levels than the quantizer has, or a code is no whole number or out of range.
         """
-        config = self.config
+        config, codes = self.config, torch.as_tensor(codes)
         if codes.ndim != 2 or not 1 <= codes.shape[1] <= config.num_levels or codes.is_floating_point():
             raise ValueError(
                 f"decode takes whole numbers of shape (items, 1 to {config.num_levels} levels), got {codes.dtype} of "

@@ -131,7 +131,7 @@ class CatalogDiff:
             "added": self.added,
             "removed": self.removed,
             "with another text": self.changed_texts,
-            "with another semantic ID": self.changed_codes,
+            "with another semantic ID": self.changed_codes if self.same_tokenizer else (),
         }
         lines = [f"{len(ids):,} {what}: {_some(ids)}" for what, ids in parts.items() if ids]
         if not self.same_tokenizer:

@@ -63,8 +63,11 @@ def write_index(codes: np.ndarray, path: str | Path, *, codebook_size: int = 102
     """Write (items, levels) codes, from 0, as an index file, whole or not at all.
 
     Raises:
-        ValueError: the form is unknown, there are more levels than letters, or as in `TokenLayout.codes_to_ids`.
+        ValueError: the name does not end in .json, the form is unknown, there are more levels than letters, or as in
+            `TokenLayout.codes_to_ids`.
     """
+    if Path(path).suffix != ".json":
+        raise ValueError(f"{path} is to be an index file, which is JSON; give it a name that ends in .json")
     if form not in get_args(IndexForm):
         raise ValueError(f"form is {form!r}; it must be one of {', '.join(get_args(IndexForm))}")
     codes = checked_codes(codes, len(codes), codebook_size=codebook_size)

@@ -73,7 +73,7 @@ class Import:
     items: str = option(help="item table, in the rows that the codes were made for")
     codes: str = option(help="index file (.json), or a table with the columns item_id, c1, c2, ...")
     output: str = option("runs/catalog", help="folder of the catalog")
-    codebook_size: int = option(1024, help="codes a level")
+    codebook_size: int | None = option(None, help="codes a level; default that of --model, else 1024")
     first_key: int = option(0, help="key of the first row in an index file: 0, or 1 as an older converter wrote them")
     model: str | None = option(None, help="bundle or tokenizer that made the codes, if you know it")
 
@@ -115,12 +115,14 @@ def _migrate(options: Migrate) -> None:
 
 
 def _import(options: Import) -> None:
+    tokenizer = None if options.model is None else load_tokenizer(options.model)
+    default_size = 1024 if tokenizer is None else tokenizer.layout.codebook_size
     catalog = ItemCatalog.from_codes(
         resolve_folder(options.items),
         options.codes,
-        codebook_size=options.codebook_size,
+        codebook_size=options.codebook_size or default_size,
         first_key=options.first_key,
-        tokenizer=None if options.model is None else load_tokenizer(options.model),
+        tokenizer=tokenizer,
     )
     _save(catalog, options.output)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from recbase_hf.commands.options import (
     DataOptions,
@@ -18,6 +18,9 @@ from recbase_hf.commands.options import (
 from recbase_hf.config import option, parse_arguments, part_of
 from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.quantizers.training import QuantizerTraining
+
+if TYPE_CHECKING:
+    from recbase_hf.auto import QuantizerConfig
 
 __all__ = ["TrainTokenizer", "main", "train_tokenizer"]
 
@@ -65,11 +68,12 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     from recbase_hf.auto import CollisionPolicy, RecBaseTokenizer
     from recbase_hf.quantizers.fit import fit_quantizer
     from recbase_hf.quantizers.gradient import require_shareable
-    from recbase_hf.quantizers.kinds import config_of_kind, training_of_kind
+    from recbase_hf.quantizers.kinds import training_of_kind
 
     training = training_of_kind(options.quantizer, part_of(options, QuantizerTraining))
     if options.quantizer != "residual-kmeans":  # before any text is encoded
         require_shareable(training, accelerator.num_processes)
+    _config(options, input_dim=4096)  # whose settings are refused here, before any text is encoded
     source = options.item_vectors()
     with accelerator.main_process_first():
         domains = load_item_vectors(options, source)
@@ -82,10 +86,7 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     if require_same_settings(folder, settings, what="tokenizer"):
         logger.info("%s is there already, made with these settings", folder)
         return folder
-    given = {name: getattr(options, name) for name in (*SHAPE, *WEIGHTS) if getattr(options, name) not in (None, ())}
-    if not (options.grid and options.codebook_size == TrainTokenizer.codebook_size):
-        given["codebook_size"] = options.codebook_size
-    config = config_of_kind(options.quantizer, input_dim=domains[0].vectors.shape[1], **given)
+    config = _config(options, input_dim=domains[0].vectors.shape[1])
     quantizer, reports = fit_quantizer(
         {domain.name: domain.vectors for domain in domains},
         config,
@@ -114,6 +115,15 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
         logger.info("tokenizer %s in %s", tokenizer.fingerprint, folder)
     accelerator.wait_for_everyone()
     return folder
+
+
+def _config(options: TrainTokenizer, *, input_dim: int) -> QuantizerConfig:
+    from recbase_hf.quantizers.kinds import config_of_kind
+
+    given = {name: getattr(options, name) for name in (*SHAPE, *WEIGHTS) if getattr(options, name) not in (None, ())}
+    if not (options.grid and options.codebook_size == TrainTokenizer.codebook_size):
+        given["codebook_size"] = options.codebook_size
+    return config_of_kind(options.quantizer, input_dim=input_dim, **given)
 
 
 def _plain(value: Any) -> Any:

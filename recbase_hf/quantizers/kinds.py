@@ -81,7 +81,7 @@ def config_of_kind(kind: str, *, input_dim: int, codebook_size: int | None = Non
     elif codebook_size is not None:
         settings["codebook_size"] = codebook_size
     if kind == "product" and "level_dim" not in settings:
-        settings["level_dim"] = max(1, min(6, input_dim // settings.get("num_levels", 4)))
+        settings["level_dim"] = max(1, min(6, input_dim // max(1, settings.get("num_levels", 4))))
     return quantizer_config(model_type, **settings)
 
 

@@ -67,8 +67,8 @@ def test_codes_are_exported_and_imported(shop, form):
     index = shop / "shop.index.json"
     run("export", "--catalog", shop / "catalog", "--output", index, "--form", form)
     assert len(json.loads(index.read_text())) == 20
-    flags = ["--items", shop / "items.csv", "--codes", index, "--codebook-size", "8"]
-    run("import", *flags, "--output", shop / "free")
+    flags = ["--items", shop / "items.csv", "--codes", index]
+    run("import", *flags, "--output", shop / "free", "--codebook-size", "8")
     assert ItemCatalog.from_pretrained(shop / "free").fingerprint.startswith("codes-")
     run("import", *flags, "--output", shop / "known", "--model", shop / "tokenizer")
     before, after = (ItemCatalog.from_pretrained(shop / name) for name in ("catalog", "known"))

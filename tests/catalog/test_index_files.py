@@ -223,3 +223,9 @@ def test_codes_that_do_not_fit_are_refused(world):
         ItemCatalog.from_codes(ROWS, CODES * 1.0, codebook_size=SIZE)
     with pytest.raises(DataError, match="the codes have 3 levels of 8, the tokenizer has 4 of 8"):
         ItemCatalog.from_codes(ROWS, CODES, codebook_size=SIZE, tokenizer=world.tokenizer)
+
+
+def test_an_index_file_has_the_name_of_one(tmp_path):
+    with pytest.raises(ValueError, match=r"codes\.csv is to be an index file.*ends in \.json"):
+        write_index(np.zeros((1, 2), dtype=np.int64), tmp_path / "codes.csv", codebook_size=4)
+    assert not list(tmp_path.iterdir())

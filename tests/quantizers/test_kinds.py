@@ -62,6 +62,7 @@ def test_a_plain_rq_vae_has_none_of_what_the_cl_vae_adds_unless_it_is_asked_for(
         ("fsq", {"grid": []}, r"grid is \[\]"),
         ("fsq", {"split_input": True, "num_levels": 3}, "16 wide cannot be split into 3 equal parts"),
         ("product", {"level_dim": 5}, "4 levels of 5 components need vectors at least 20 wide, these are 16"),
+        ("product", {"num_levels": 0}, "num_levels is 0, it must be at least 1"),
         ("product", {"num_levels": 17}, "17 levels of 1 components need vectors at least 17 wide"),
     ],
 )
