@@ -268,7 +268,7 @@ def alignment(options: TokenizerBenchmark) -> Runs:
     }
 
 
-LEAD_ITEMS = 800
+LEAD_ITEMS = 300
 """Of each set, because their texts are encoded twice."""
 
 
