@@ -12,7 +12,7 @@ from recbase_hf import ItemCatalog, RecBaseTokenizer
 from recbase_hf.doctor import Diagnosis, ItemTable, Thresholds, diagnose, diagnose_catalogs, diagnose_items
 from recbase_hf.doctor.tables import table_of_catalog
 from recbase_hf.errors import DataError, FingerprintMismatchError
-from tiny_world import make_tokenizer
+from tiny_world import make_tokenizer, make_world
 
 CODEBOOK = 256
 
@@ -340,10 +340,11 @@ def test_each_semantic_id_is_decoded_once(world, monkeypatch):
     assert len(codes) == len(np.unique(world.catalog.codes, axis=0)) < len(world.catalog)
 
 
-def test_fitted_cosines_come_with_the_quantizer(world, monkeypatch):
+def test_fitted_cosines_come_with_the_quantizer():
     import torch
 
-    monkeypatch.setattr(world.tokenizer.quantizer, "fitted_cosines", torch.linspace(-1, 1, 101), raising=False)
+    world = make_world()  # of its own, because the buffer is written to
+    world.tokenizer.quantizer.fitted_cosines.copy_(torch.linspace(-1, 1, 101))
     diagnosis = diagnose_catalogs([world.catalog], world.tokenizer)
     assert severities(diagnosis, "catalog")["drift"] in ("ok", "warning", "fault")
     assert diagnosis.tables[0].reconstruction.drift is not None
