@@ -263,6 +263,7 @@ def alignment(options: TokenizerBenchmark) -> Runs:
         "own mean, principal components and k-means alone": partial(
             run, training=_training(options, max_steps_per_level=0)
         ),
+        "own mean, four features a level": partial(run, training=training, level_dim=4),
         "own mean, residual k-means": partial(residual, training=items_alike),
         "nothing, residual k-means": partial(residual, training=items_alike, align=nothing),
     }
@@ -412,6 +413,16 @@ def left_out_table(folder: Path, figure: str = "recall_left_out") -> str:
     return "\n".join(lines)
 
 
+def ratio_line(folder: Path, kind: str = "product", against: str = "residual-kmeans") -> str:
+    """Recall on left-out sets, kind / against, with the 95 % interval when the sets themselves are drawn anew."""
+    rows = [read_json(path)["figures"] for path in sorted(folder.glob("*.json"))]
+    recalls = np.array([[row[name]["recall_left_out"] for name in (kind, against)] for row in rows])
+    draws = np.random.default_rng(0).integers(0, len(recalls), size=(10_000, len(recalls)))
+    low, high = np.quantile(np.divide(*recalls[draws].mean(axis=1).T), [0.025, 0.975])
+    ratio = np.divide(*recalls.mean(axis=0))
+    return f"recall@10 left out, {kind} / {against}: {ratio:.2f}, 95 % interval over sets [{low:.2f}, {high:.2f}]"
+
+
 def _complete(receipts: list[dict[str, Any]]) -> list[str]:
     """The runs that all receipts have."""
     return [name for name in receipts[0]["figures"] if all(name in receipt["figures"] for receipt in receipts)]
@@ -429,6 +440,7 @@ def print_tables(receipts: Path) -> None:
             print(f"## {part}\n\n{table(receipts / part)}\n")
     if any((receipts / "4x1024").glob("*.json")):
         print(f"## 4x1024, recall@10 by left-out set\n\n{left_out_table(receipts / '4x1024')}\n")
+        print(f"{ratio_line(receipts / '4x1024')}\n")
     if (receipts / "lead.json").exists():
         print("## lead sentence\n\n| | recall@10 left out | level 1 tells |\n|---|---:|---:|")
         for name, row in read_json(receipts / "lead.json")["figures"].items():
