@@ -67,8 +67,8 @@ class DriftReport:
         found = []
         if self.mean_shift > MEAN_HAS_MOVED:
             found.append(
-                "the mean has moved: build the catalog anew from all items with ItemCatalog.from_items, or the old "
-                "center makes new items look alike"
+                "the mean has moved: build the catalog anew from all items (recbase build-catalog, or "
+                "ItemCatalog.from_items), or the old center makes new items look alike"
             )
         if (self.share_unlike_training or 0.0) > MANY_UNLIKE_TRAINING:
             found.append(
@@ -160,8 +160,8 @@ def add_items(
     if known:
         raise DataError(
             f"{len(known):,} of {len(new.item_ids):,} items are in the catalog already, the first in row "
-            f"{known[0] + 1} (item_id {new.item_ids[known[0]]!r}); leave them out, or remove the old ones first with "
-            "catalog.remove"
+            f"{known[0] + 1} (item_id {new.item_ids[known[0]]!r}); leave them out, or remove the old ones first "
+            "(recbase catalog remove, or catalog.remove)"
         )
     vectors = vectors_of(new, tokenizer, vectors, trust_remote_code=trust_remote_code)
     codes = assign_codes(tokenizer, vectors, new.texts, mean=mean, taken=Taken(catalog.codes, catalog.texts))
@@ -225,7 +225,7 @@ def texts_and_vectors_under(
         written = catalog.item_template or "which it does not name"
         raise DataError(
             f"the catalog's texts were written by another item template ({written}) than the tokenizer's "
-            f"({source['item_template']}); give the item table as `items` to write them anew"
+            f"({source['item_template']}); give the item table (--items, or items=...) to write them anew"
         )
     is_same = texts.texts == catalog.texts and all(getattr(catalog, name) == value for name, value in source.items())
     if vectors is None and catalog.vectors is not None and catalog.text_encoder is not None and is_same:
@@ -239,7 +239,8 @@ def _rows_in(table: ItemTexts, item_ids: list[str]) -> np.ndarray:
     if missing:
         raise DataError(
             f"{len(missing):,} of the catalog's {len(item_ids):,} items are not in the item table, the first is "
-            f"{missing[0]!r}; add them, or remove them from the catalog first"
+            f"{missing[0]!r}; add them to the table, or remove them from the catalog first (recbase catalog remove, or "
+            "catalog.remove)"
         )
     return np.array([row_of_id[item_id] for item_id in item_ids], dtype=np.int64)
 
@@ -265,7 +266,7 @@ def _drift(catalog: ItemCatalog, num_old: int, tokenizer: RecBaseTokenizer) -> D
 def _count_colliding(catalog: ItemCatalog, num_old: int) -> int:
     """Distinct texts of the items from row `num_old` on that share a semantic ID with another text."""
     text = numbered_texts(catalog.texts)
-    is_shared = is_shared_by_texts(catalog.trie.paths[:, -1], text)
+    is_shared = is_shared_by_texts(catalog.trie.leaves, text)
     return len(np.unique(text[num_old:][is_shared[num_old:]]))
 
 

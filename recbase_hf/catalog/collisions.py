@@ -72,7 +72,7 @@ class Taken(NamedTuple):
 
 def collision_report(item_ids: Sequence[str], texts: Sequence[str], trie: CodeTrie) -> CollisionReport:
     """Count who shares a semantic ID with whom."""
-    leaves, sizes, names = trie.paths[:, -1].astype(np.int64), trie.bucket_sizes, numbered_texts(texts)
+    leaves, sizes, names = trie.leaves.astype(np.int64), trie.bucket_sizes, numbered_texts(texts)
     _, items_per_pair = np.unique(leaves * len(texts) + names, return_counts=True)
     return CollisionReport(
         num_items=len(texts),
@@ -142,7 +142,7 @@ def _separate(codes: np.ndarray, texts: Sequence[str], distances: Distances, siz
     """The codes, with other last ones where different texts would share all of them."""
     codes, num_taken = codes.copy(), len(taken.codes)
     trie = build_trie(np.concatenate([taken.codes, codes]), size)
-    leaves, names = trie.paths[:, -1].astype(np.int64), numbered_texts([*taken.texts, *texts])
+    leaves, names = trie.leaves.astype(np.int64), numbered_texts([*taken.texts, *texts])
 
     # A text that has an ID under these earlier codes gets the same.
     prefixes = trie.parents[-1][leaves].astype(np.int64)  # times the items they are beyond 32 bits
@@ -155,7 +155,7 @@ def _separate(codes: np.ndarray, texts: Sequence[str], distances: Distances, siz
     _, first, group_of_row = np.unique(
         wanted * len(names) + names[num_taken:][rows], return_index=True, return_inverse=True
     )
-    settled = np.zeros(len(trie.codes[-1]), dtype=bool)
+    settled = np.zeros(trie.num_nodes(trie.num_levels), dtype=bool)
     settled[leaves[:num_taken]] = True
     _require_room(trie, wanted[first], settled)
     last_codes = _settle(trie, rows[first], wanted[first], texts, distances, settled)
@@ -173,7 +173,7 @@ def _holders(places: np.ndarray, num_taken: int) -> np.ndarray:
 
 def _require_room(trie: CodeTrie, wanted: np.ndarray, settled: np.ndarray) -> None:
     parents = trie.parents[-1]
-    num_prefixes = len(trie.first_child[-1]) - 1
+    num_prefixes = trie.num_nodes(trie.num_levels - 1)
     new = np.bincount(parents[wanted], minlength=num_prefixes)
     old = np.bincount(parents[settled], minlength=num_prefixes)
     fullest = int((new + old).argmax())

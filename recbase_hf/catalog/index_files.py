@@ -100,7 +100,7 @@ def checked_codes(codes: Any, num_items: int, *, codebook_size: int) -> np.ndarr
 def hash_of_codes(codes: np.ndarray, codebook_size: int) -> str:
     """Sixteen hexadecimal digits that stand for (items, levels) codes."""
     digest = hashlib.sha256(f"{codebook_size} {codes.shape}".encode())
-    digest.update(np.ascontiguousarray(codes, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(codes, dtype="<i8").ravel().data)
     return digest.hexdigest()[:16]
 
 

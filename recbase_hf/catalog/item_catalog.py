@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -159,12 +160,18 @@ class ItemCatalog:
         return len(self.item_ids)
 
     def __repr__(self) -> str:
-        return f"ItemCatalog({len(self):,} items, {len(self.trie.bucket_sizes):,} semantic IDs, {self.fingerprint})"
+        num_ids = self.trie.num_nodes(self.trie.num_levels)
+        return f"ItemCatalog({len(self):,} items, {num_ids:,} semantic IDs, {self.fingerprint})"
 
     @cached_property
     def trie(self) -> CodeTrie:
-        """The semantic IDs as a trie."""
+        """The semantic IDs as a trie; that of a saved catalog comes from its file, where there is one."""
         return build_trie(self.codes, self.codebook_size)
+
+    @cached_property
+    def priors(self) -> WeakKeyDictionary[Any, dict[Any, Any]]:
+        """What a scorer keeps of its language model's scores under an empty history, by model."""
+        return WeakKeyDictionary()
 
     @cached_property
     def centered_vectors(self) -> np.ndarray:
@@ -184,7 +191,7 @@ class ItemCatalog:
         if self.vectors is None or self.mean is None:
             raise DataError(
                 "the catalog was made of codes only and has no vectors; build it from its items with "
-                "ItemCatalog.from_items"
+                "recbase build-catalog, or ItemCatalog.from_items"
             )
         return self.vectors, self.mean
 
@@ -318,4 +325,9 @@ class ItemCatalog:
             FingerprintMismatchError: made with another tokenizer.
             DataError: a file is damaged or the files do not belong together.
         """
-        return cls(**storage.load(folder, tokenizer=tokenizer))
+        fields, trie = storage.load(folder, tokenizer=tokenizer)
+        catalog = cls(**fields)
+        if trie is not None:
+            # Where cached_property looks. Not a field: `dataclasses.replace` would carry it over to other codes.
+            vars(catalog)["trie"] = trie
+        return catalog

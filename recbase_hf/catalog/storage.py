@@ -1,4 +1,4 @@
-"""A catalog on disk: `items.parquet`, `vectors.safetensors` and `catalog.json` in a folder."""
+"""A catalog on disk: `items.parquet`, `vectors.safetensors`, `trie.safetensors` and `catalog.json` in a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recbase_hf.catalog.index_files import hash_of_codes
+from recbase_hf.catalog.trie import CodeTrie
+from recbase_hf.catalog.trie_file import load_trie, save_trie
 from recbase_hf.errors import DataError
 from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
@@ -19,6 +22,8 @@ __all__ = ["load", "save"]
 
 FORMAT_VERSION = 1
 ITEMS, VECTORS, FACTS = "items.parquet", "vectors.safetensors", "catalog.json"
+TRIE = "trie.safetensors"
+"""Catalogs of the first releases do not have it."""
 SOURCE = ("text_encoder", "text_encoder_revision", "item_template")
 """How the vectors were made; catalogs of the first releases do not say it."""
 
@@ -36,6 +41,7 @@ def save(catalog: ItemCatalog, folder: str | Path) -> None:
         pq.write_table(pa.table({**columns, "codes": codes}), temporary / ITEMS)
         # Also where there are none, so that no vectors of an earlier catalog stay in the folder.
         save_file({name: array for name, array in arrays.items() if array is not None}, temporary / VECTORS)
+        save_trie(catalog.trie, temporary / TRIE, hash_of_codes(catalog.codes, catalog.codebook_size))
         facts = {
             "format_version": FORMAT_VERSION,
             "fingerprint": catalog.fingerprint,
@@ -45,17 +51,22 @@ def save(catalog: ItemCatalog, folder: str | Path) -> None:
         write_json(temporary / FACTS, {**facts, **{name: getattr(catalog, name) for name in SOURCE}})
 
 
-def load(folder: str | Path, *, tokenizer: RecBaseTokenizer | None = None) -> dict[str, Any]:
-    """The fields of the `ItemCatalog` that `save` wrote; errors as in `ItemCatalog.from_pretrained`."""
+def load(folder: str | Path, *, tokenizer: RecBaseTokenizer | None = None) -> tuple[dict[str, Any], CodeTrie | None]:
+    """The fields of the `ItemCatalog` that `save` wrote, and its trie; errors as in `ItemCatalog.from_pretrained`.
+
+    A catalog of an earlier release has no file of the trie.
+    """
     folder = Path(folder)
     for name in (FACTS, ITEMS, VECTORS):
         if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} is not a catalog: {name} is missing; write one with save_pretrained")
+            raise FileNotFoundError(
+                f"{folder} is not a catalog: {name} is missing; make one with recbase build-catalog or save_pretrained"
+            )
     num_items, fields = _read(folder)
     if tokenizer is not None:
         require_same_fingerprint(tokenizer=tokenizer.fingerprint, catalog=fields["fingerprint"])
     _check(folder, num_items, **fields)
-    return fields
+    return fields, _read_trie(folder / TRIE, fields["codes"], fields["codebook_size"])
 
 
 def _read(folder: Path) -> tuple[int, dict[str, Any]]:
@@ -82,6 +93,14 @@ def _read(folder: Path) -> tuple[int, dict[str, Any]]:
         raise
     except (pa.ArrowException, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the catalog in {folder} is damaged ({error}); build it again") from error
+
+
+def _read_trie(path: Path, codes: np.ndarray, codebook_size: int) -> CodeTrie | None:
+    if not path.exists():
+        return None
+    num_items, num_levels = codes.shape
+    codes_hash = hash_of_codes(codes, codebook_size)
+    return load_trie(path, codes_hash=codes_hash, num_items=num_items, num_levels=num_levels)
 
 
 def _check(

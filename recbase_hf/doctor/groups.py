@@ -62,7 +62,7 @@ def prefix_numbers(codes: np.ndarray) -> np.ndarray:
     [[0, 0], [0, 1], [1, 2]]
     """
     codes = checked_codes(codes)
-    return build_trie(codes, int(codes.max()) + 1).paths.astype(np.int64)
+    return build_trie(codes, int(codes.max()) + 1).paths(np.arange(len(codes))).astype(np.int64)
 
 
 def numbered_rows(matrix: np.ndarray) -> np.ndarray:

@@ -121,8 +121,8 @@ def table_of_catalog(catalog: ItemCatalog, *, name: str, tokenizer: RecBaseToken
 
 def _decoded(catalog: ItemCatalog, tokenizer: RecBaseTokenizer) -> np.ndarray:
     """What the codes decode to, (items, width) float32; each semantic ID is decoded once."""
-    _, first, leaf = np.unique(catalog.trie.paths[:, -1], return_index=True, return_inverse=True)
-    return tokenizer.decode_items(catalog.codes[first])[leaf]
+    first = catalog.trie.items[catalog.trie.first_item[:-1]]
+    return tokenizer.decode_items(catalog.codes[first])[catalog.trie.leaves]
 
 
 def table_of_items(

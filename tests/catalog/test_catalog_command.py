@@ -141,6 +141,40 @@ def test_a_failed_change_leaves_the_catalog_whole(shop):
     assert before.diff(ItemCatalog.from_pretrained(shop / "catalog")).is_empty
 
 
+def test_an_item_that_is_there_already_can_be_added_as_the_error_says(shop):
+    both = write_items(shop / "both.csv", ITEMS[19:])
+    add = ("add", "--catalog", shop / "catalog", "--model", shop / "tokenizer", "--items", both)
+    with pytest.raises(DataError, match=r"'item-19'.*remove the old ones first \(recbase catalog remove,"):
+        run(*add)
+    run("remove", "--catalog", shop / "catalog", "--item-ids", "item-19")
+    run(*add)
+    assert len(ItemCatalog.from_pretrained(shop / "catalog")) == 30
+
+
+def test_no_other_catalog_is_overwritten(shop):
+    run("remove", "--catalog", shop / "catalog", "--item-ids", "item-3", "--output", shop / "other")
+    kept = ItemCatalog.from_pretrained(shop / "other")
+    run("export", "--catalog", shop / "catalog", "--output", shop / "shop.index.json")
+    model, output = ("--model", shop / "tokenizer"), ("--output", shop / "other")
+    items = ("--items", shop / "items.csv")
+    for command_of in (
+        lambda: build_catalog.main([str(word) for word in (*model, *items, *output)]),
+        lambda: run("import", *items, "--codes", shop / "shop.index.json", "--codebook-size", "8", *output),
+        lambda: run("add", "--catalog", shop / "catalog", *model, "--items", shop / "new.csv", *output),
+        lambda: run("remove", "--catalog", shop / "catalog", "--item-ids", "item-4", *output),
+        lambda: run("migrate", "--catalog", shop / "catalog", *model, *output),
+    ):
+        with pytest.raises(FileExistsError, match="other holds a catalog already; choose another --output, or delete"):
+            command_of()
+    assert kept.diff(ItemCatalog.from_pretrained(shop / "other")).is_empty
+
+
+def test_a_catalog_that_is_named_as_its_own_output_is_changed_in_place(shop):
+    output = shop / "nowhere" / ".." / "catalog"
+    run("remove", "--catalog", shop / "catalog", "--item-ids", "item-3", "--output", output)
+    assert len(ItemCatalog.from_pretrained(shop / "catalog")) == 19
+
+
 def test_help_lists_the_verbs_and_a_wrong_one_is_refused(capsys):
     for arguments in ([], ["--help"]):
         with pytest.raises(SystemExit) as end:

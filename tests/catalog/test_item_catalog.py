@@ -214,7 +214,8 @@ def test_a_catalog_comes_back_identical_and_is_saved_as_the_same_bytes(tokenizer
     same(loaded, ItemCatalog.from_items(ROWS, tokenizer=tokenizer))
     assert loaded.rows(IDS).tolist() == list(range(len(IDS)))
     loaded.save_pretrained(tmp_path / "again")
-    assert {file.name for file in saved.iterdir()} == {"catalog.json", "items.parquet", "vectors.safetensors"}
+    names = {"catalog.json", "items.parquet", "vectors.safetensors", "trie.safetensors"}
+    assert {file.name for file in saved.iterdir()} == names
     for file in saved.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -293,11 +294,17 @@ def test_a_catalog_is_replaced_and_other_files_stay(tokenizer, copied, tmp_path)
     assert len(ItemCatalog.from_pretrained(tmp_path / "model")) == 5
 
 
-@pytest.mark.parametrize("damage", ["code out of range", "id twice", "vector not finite"])
+def test_a_tampered_code_is_refused(copied):
+    codes = pa.FixedSizeListArray.from_arrays(pa.array([99] * 4 * len(ROWS), pa.int32()), 4)
+    change_table(copied, lambda table: table.set_column(3, "codes", codes))
+    with pytest.raises(DataError, match="tampered"):
+        ItemCatalog.from_pretrained(copied)
+
+
+@pytest.mark.parametrize("damage", ["id twice", "vector not finite"])
 def test_a_tampered_catalog_is_refused(world, tmp_path, damage):
     catalog = world.catalog
     changes = {
-        "code out of range": {"codes": catalog.codes + catalog.codebook_size},
         "id twice": {"item_ids": [catalog.item_ids[1], *catalog.item_ids[1:]]},
         "vector not finite": {"vectors": catalog.vectors * np.float32("nan")},
     }
