@@ -224,7 +224,8 @@ class RecBaseTokenizer(PreTrainedTokenizer):
         if self.attached_text_encoder is None:
             if self.text_encoder_name is None:
                 raise ValueError(
-                    "this tokenizer names no text encoder: pass vectors, or set `tokenizer.attached_text_encoder`"
+                    "this tokenizer names no text encoder: pass vectors, set `tokenizer.attached_text_encoder`, or "
+                    "train a tokenizer that names one (recbase train-tokenizer does)"
                 )
             # Looked up, not imported: this module also runs where the package is not installed, and the copy of it
             # that travels with a checkpoint is used beside the package.

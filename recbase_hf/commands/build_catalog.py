@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbase_hf.bundle import require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
+from recbase_hf.catalog.storage import FACTS
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
 
-__all__ = ["BuildCatalog", "build_catalog", "load_tokenizer", "main"]
+__all__ = ["BuildCatalog", "build_catalog", "load_tokenizer", "main", "require_no_catalog"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ class BuildCatalog:
 
 
 def build_catalog(options: BuildCatalog) -> ItemCatalog:
-    """Build and save."""
+    """Build and save; a catalog that is in the folder already is not overwritten."""
+    require_no_catalog(options.output)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     catalog = ItemCatalog.from_items(
         resolve_folder(options.items), tokenizer=tokenizer, trust_remote_code=options.trust_remote_code
@@ -39,6 +42,16 @@ def build_catalog(options: BuildCatalog) -> ItemCatalog:
     catalog.save_pretrained(options.output)
     logger.info("%s: %s", options.output, catalog.collisions())
     return catalog
+
+
+def require_no_catalog(folder: str) -> None:
+    """Raise if writing a catalog into the folder would overwrite one.
+
+    Raises:
+        FileExistsError: there is a catalog.
+    """
+    if (Path(folder) / FACTS).exists():
+        raise FileExistsError(f"{folder} holds a catalog already; choose another --output, or delete that folder")
 
 
 def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> RecBaseTokenizer:

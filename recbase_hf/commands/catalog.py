@@ -1,12 +1,13 @@
 """`recbase catalog VERB`: what happens to a catalog after it has been built.
 
 Each verb has a dataclass of options and a function of the same name. A changed catalog goes back into its own folder,
-whole or not at all, unless `--output` names another.
+whole or not at all, unless `--output` names another, which must not hold a catalog yet.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.catalog.index_files import IndexForm
-from recbase_hf.commands.build_catalog import load_tokenizer
+from recbase_hf.commands.build_catalog import load_tokenizer, require_no_catalog
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
 
@@ -88,18 +89,19 @@ class Export:
 
 
 def _add(options: Add) -> None:
+    output = _output(options)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=tokenizer)
     catalog, report = catalog.add_items(
         resolve_folder(options.items), tokenizer=tokenizer, trust_remote_code=options.trust_remote_code
     )
-    _save(catalog, options.output or options.catalog)
+    _save(catalog, output)
     print(report)
 
 
 def _remove(options: Remove) -> None:
-    catalog = ItemCatalog.from_pretrained(options.catalog).remove(options.item_ids)
-    _save(catalog, options.output or options.catalog)
+    output = _output(options)
+    _save(ItemCatalog.from_pretrained(options.catalog).remove(options.item_ids), output)
 
 
 def _diff(options: Diff) -> None:
@@ -107,14 +109,16 @@ def _diff(options: Diff) -> None:
 
 
 def _migrate(options: Migrate) -> None:
+    output = _output(options)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     items = None if options.items is None else resolve_folder(options.items)
     catalog = ItemCatalog.from_pretrained(options.catalog)
     catalog = catalog.migrate(tokenizer, items=items, trust_remote_code=options.trust_remote_code)
-    _save(catalog, options.output or options.catalog)
+    _save(catalog, output)
 
 
 def _import(options: Import) -> None:
+    require_no_catalog(options.output)
     tokenizer = None if options.model is None else load_tokenizer(options.model)
     default_size = 1024 if tokenizer is None else tokenizer.layout.codebook_size
     catalog = ItemCatalog.from_codes(
@@ -131,6 +135,14 @@ def _export(options: Export) -> None:
     catalog = ItemCatalog.from_pretrained(options.catalog)
     catalog.export_index(options.output, form=cast(IndexForm, options.form))
     logger.info("%s: %d items, form %s", options.output, len(catalog), options.form)
+
+
+def _output(options: Add | Remove | Migrate) -> str:
+    """Where the changed catalog goes: into its own folder, or into another that holds none yet."""
+    if options.output is None or os.path.realpath(options.output) == os.path.realpath(options.catalog):
+        return options.catalog
+    require_no_catalog(options.output)
+    return options.output
 
 
 def _save(catalog: ItemCatalog, folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.quantizers.training import QuantizerTraining
 
 if TYPE_CHECKING:
-    from recbase_hf.auto import QuantizerConfig
+    from recbase_hf.auto import QuantizerConfig, RecBaseTokenizer
+    from recbase_hf.data.domain import DomainVectors
 
 __all__ = ["TrainTokenizer", "main", "train_tokenizer"]
 
@@ -68,8 +70,9 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     from recbase_hf.auto import CollisionPolicy, RecBaseTokenizer
     from recbase_hf.quantizers.fit import fit_quantizer
     from recbase_hf.quantizers.gradient import require_shareable
-    from recbase_hf.quantizers.kinds import training_of_kind
+    from recbase_hf.quantizers.kinds import require_applicable, training_of_kind
 
+    require_applicable(options.quantizer, part_of(options, QuantizerTraining))
     training = training_of_kind(options.quantizer, part_of(options, QuantizerTraining))
     if options.quantizer != "residual-kmeans":  # before any text is encoded
         require_shareable(training, accelerator.num_processes)
@@ -112,7 +115,9 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
                 "level %d: %d steps, reconstruction loss %.3f, %d codes used, perplexity %.0f",
                 report.level, report.steps, report.reconstruction_loss, report.used_codes, report.perplexity,
             )  # fmt: skip
-        logger.info("tokenizer %s in %s", tokenizer.fingerprint, folder)
+        for domain in domains:
+            _log_collisions(tokenizer, domain)
+        logger.info("tokenizer %s in %s; more about it: %s", tokenizer.fingerprint, folder, _doctor(options, folder))
     accelerator.wait_for_everyone()
     return folder
 
@@ -124,6 +129,28 @@ def _config(options: TrainTokenizer, *, input_dim: int) -> QuantizerConfig:
     if not (options.grid and options.codebook_size == TrainTokenizer.codebook_size):
         given["codebook_size"] = options.codebook_size
     return config_of_kind(options.quantizer, input_dim=input_dim, **given)
+
+
+def _log_collisions(tokenizer: RecBaseTokenizer, domain: DomainVectors) -> None:
+    """Say how many of a data set's texts the codes do not tell apart."""
+    from recbase_hf.doctor.measures import text_collisions
+    from recbase_hf.text.encoder import normalize_rows
+
+    vectors = normalize_rows(domain.vectors[domain.sample])
+    codes = tokenizer.encode_items(vectors, mean=tokenizer.catalog_mean(vectors))
+    found = text_collisions(codes, domain.sample_texts)
+    logger.info(
+        "%s: %s of %s different texts share their semantic ID with another text%s%s",
+        domain.name, f"{found.num_colliding:,}", f"{found.num_texts:,}",
+        "" if tokenizer.collisions == "keep" else f", before {tokenizer.collisions} tells them apart",
+        "" if len(codes) == len(domain.vectors) else f" (among {len(codes):,} items drawn; more do among all)",
+    )  # fmt: skip
+
+
+def _doctor(options: TrainTokenizer, folder: Path) -> str:
+    """The command that says more about the tokenizer."""
+    vectors = [] if options.vectors is None else ["--vectors", options.vectors]
+    return shlex.join(["recbase", "doctor", "--items", *options.data, "--model", str(folder), *vectors])
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from recbase_hf.data.histories import Histories, build_histories
 from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
-from recbase_hf.data.vectors import find_vectors, open_vectors, read_vectors
+from recbase_hf.data.vectors import find_vectors, open_vectors, read_rows, read_vectors
 from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.files import sha256_of_file
 from recbase_hf.text.template import ItemTemplate, require_texts
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import datasets
 
 __all__ = ["Domain", "DomainVectors", "ItemVectors", "load_domain", "load_domain_vectors"]
+
+SAMPLE = 100_000
+"""Vectors of a domain whose texts are kept, at most."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,16 @@ class DomainVectors:
         name: the folder's name.
         vectors: (items, width), where they lie in a file memory-mapped, so that any number of them can be read.
         hash: of the item table, the `items_hash` of a `Domain`.
+        sample: (n,) int64, rows of `vectors`, ascending: all, or 100,000 drawn at random.
+        sample_texts: the item texts of these.
         file_hash: of the file of the vectors, where they come from one.
     """
 
     name: str
     vectors: np.ndarray
     hash: str
+    sample: np.ndarray
+    sample_texts: list[str]
     file_hash: str | None = None
 
 
@@ -88,12 +95,22 @@ def load_domain_vectors(folder: str | Path, source: ItemVectors) -> DomainVector
         FileNotFoundError: a file is missing.
     """
     folder = Path(folder)
-    name = folder.resolve().name
     items = read_items(folder)
-    if source.precomputed is not None:
-        file = find_vectors(folder, source.precomputed)
-        return DomainVectors(name, open_vectors(file), hash_of_tables(items), sha256_of_file(file))
-    return DomainVectors(name, _encode(folder, items, source), hash_of_tables(items))
+    file = None if source.precomputed is None else find_vectors(folder, source.precomputed)
+    if file is None:
+        vectors, rows = _encode(folder, items, source), np.arange(len(items))
+    else:
+        vectors = open_vectors(file)
+        rows = read_rows(file, items["item_id"][:], len(vectors))
+    sample = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
+    return DomainVectors(
+        name=folder.resolve().name,
+        vectors=vectors,
+        hash=hash_of_tables(items),
+        sample=sample,
+        sample_texts=source.template.render_all(items.select(rows[sample])),
+        file_hash=None if file is None else sha256_of_file(file),
+    )
 
 
 def load_domain(

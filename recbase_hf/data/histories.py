@@ -146,8 +146,8 @@ def _known_items(
         row = rows[np.argmax(unknown)]
         raise UnknownItemError(
             f"interactions, row {row + 1}: item {table['item_id'][row].as_py()!r} is not in the item table "
-            f"({unknown.sum()} events with such items); add the items to the item table, or remove these events "
-            "(unknown_items='drop' does)"
+            f"({unknown.sum()} events with such items); add the items to the item table, or remove these events from "
+            "the interactions (in Python unknown_items='drop' does)"
         )
     _log_dropped(unknown, "their item is not in the item table (unknown_items='drop')")
     return rows[~unknown], positions[~unknown]
@@ -167,7 +167,8 @@ def _timed(column: pa.ChunkedArray, rows: np.ndarray, name: str, *, drop: bool) 
     if not timed.all() and not drop:
         raise DataError(
             f"interactions, row {rows[np.argmin(timed)] + 1}, column {name!r}: missing, as in {(~timed).sum()} events, "
-            "while others have one; fill it in, remove the column, or drop the events with unordered_events='drop'"
+            "while others have one; fill it in, remove the column, or drop these events (--unordered-events drop, or "
+            "unordered_events='drop')"
         )
     _log_dropped(~timed, f"they have no value in the column {name!r} (unordered_events='drop')")
     return timed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     import datasets
 
 __all__ = ["hash_of_tables", "read_interactions", "read_items"]
+
+_NOUNS = {
+    "user_id": "user|customer|reviewer|member|visitor|person|session",
+    "item_id": "item|product|asin|sku|isbn|article|movie|book|track|song|game",
+}
+"""What other data sets call users and items, as a pattern."""
 
 
 def read_items(source: TableSource) -> datasets.Dataset:
@@ -115,8 +122,23 @@ def _require_columns(table: pa.Table, names: Sequence[str], origin: Origin) -> N
 def _hint(name: str, there: Sequence[str]) -> str:
     if len(there) == 1 and name in there[0]:
         return "; the cells seem to be separated otherwise: .csv wants commas, .tsv wants tabs"
-    close = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
-    return f"; rename {close[0]!r} if that is it" if close else ""
+    likely = _likely_column(name, there)
+    return f"; rename {likely!r} if that is it" if likely else ""
+
+
+def _likely_column(name: str, there: Sequence[str]) -> str | None:
+    """The column that holds the ids `name`, by what it is called; None where no column is called like ids."""
+    (others,) = (nouns for id_column, nouns in _NOUNS.items() if id_column != name)
+    there = [column for column in there if not re.search(others, column, re.IGNORECASE)]
+    noun = rf"(?i:.*({_NOUNS[name]}))"
+    patterns = (
+        noun + r"s?[\W_]?(?i:id)",  # product_id
+        "(?i:id)",
+        noun,  # parent_asin
+        r".*([\W_](?i:id)|[a-z]I[dD])",  # shop_id, shopId, but not paid
+    )
+    likely = [column for pattern in patterns for column in there if re.fullmatch(pattern, column)]
+    return next(iter(likely or difflib.get_close_matches(name, there, n=1, cutoff=0.8)), None)
 
 
 def _with_ids(table: pa.Table, name: str, origin: Origin) -> pa.Table:

@@ -12,12 +12,15 @@ from recbase_hf.data.tables import read_items
 from recbase_hf.errors import DataError
 from recbase_hf.text.encoder import normalize_rows
 
-__all__ = ["find_vectors", "open_vectors", "read_vectors"]
+__all__ = ["find_vectors", "open_vectors", "read_rows", "read_vectors"]
+
+
+ENDING = "_f16.npy"
 
 
 def find_vectors(folder: str | os.PathLike[str], name: str) -> Path:
     """The file of vectors of that name in a folder; raises `FileNotFoundError` if there is none."""
-    path = Path(folder) / f"{name}_f16.npy"
+    path = Path(folder) / f"{name}{ENDING}"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; looked for vectors computed earlier")
     return path
@@ -42,11 +45,29 @@ def read_vectors(
     Raises `FileNotFoundError` if a file is missing, and `DataError` if there is no vector, the counts differ, a vector
     is not finite, or an id is missing, repeated or not in `item_ids`.
     """
-    vectors_path, ids_path = find_vectors(folder, name), Path(folder) / f"{name}_ids.parquet"
+    vectors_path = find_vectors(folder, name)
     vectors = _read_matrix(vectors_path)
+    rows = read_rows(vectors_path, item_ids, len(vectors))
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise DataError(
+            f"{vectors_path}, row {first + 1}: the vector of {item_ids[rows[first]]!r} holds NaN or infinity; "
+            "make it again"
+        )
+    order = np.argsort(rows)
+    return rows[order], normalize_rows(vectors[order])
+
+
+def read_rows(vectors_path: Path, item_ids: Sequence[str], num_vectors: int) -> np.ndarray:
+    """Positions in `item_ids` of the items that the vectors in a file are of, (n,) int64, by `<name>_ids.parquet`.
+
+    Raises `FileNotFoundError` or `DataError` as `read_vectors` does.
+    """
+    ids_path = vectors_path.with_name(vectors_path.name.removesuffix(ENDING) + "_ids.parquet")
     ids = read_items(ids_path)["item_id"][:]
-    if len(ids) != len(vectors):
-        raise DataError(f"{vectors_path} has {len(vectors)} vectors but {ids_path} has {len(ids)} ids; make both again")
+    if len(ids) != num_vectors:
+        raise DataError(f"{vectors_path} has {num_vectors} vectors but {ids_path} has {len(ids)} ids; make both again")
     row_of_item = {item: row for row, item in enumerate(item_ids)}
     rows = np.array([row_of_item.get(item, -1) for item in ids], dtype=np.int64)
     if rows.min() < 0:
@@ -55,14 +76,7 @@ def read_vectors(
             f"{ids_path}, row {first + 1}, column 'item_id': {ids[first]!r} is not in the item table; "
             "add the item, or make the vectors again for this table"
         )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        raise DataError(
-            f"{vectors_path}, row {first + 1}: the vector of {ids[first]!r} holds NaN or infinity; make it again"
-        )
-    order = np.argsort(rows)
-    return rows[order], normalize_rows(vectors[order])
+    return rows
 
 
 def _read_matrix(path: Path, *, in_memory: bool = True) -> np.ndarray:

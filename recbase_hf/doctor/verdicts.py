@@ -197,7 +197,8 @@ def _collisions(table: TableFigures, codes: CodeFigures, limits: Thresholds) -> 
     return Finding(
         severity, table.name, "collisions",
         f"{_percent(texts.share)} of {texts.num_texts:,} different texts share their ID with another text ({shared})",
-        "raise codebook_size or num_levels, fit the tokenizer on this domain too, or use collisions='reassign'"
+        "raise codebook_size or num_levels, fit the tokenizer on this domain too, or let it tell them apart "
+        "(--collisions reassign, or collisions='reassign')"
         if severity != "ok" else "",
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.protocol import CandidateSet
+from recbase_hf.text.similarity import log_sum_exp_similarity
 
 __all__ = ["mean_cosine_scores", "popularity_scores", "random_scores", "similarity_scores"]
 
@@ -80,12 +81,9 @@ def similarity_scores(candidate_set: CandidateSet, centered_vectors: np.ndarray,
     """
     scores = np.zeros(candidate_set.candidates.shape, dtype=np.float32)
     for batch in _batches(candidate_set, centered_vectors):
-        exponents = np.float32(beta) * (batch.candidates @ batch.history.transpose(0, 2, 1))
-        exponents = np.where(batch.present[:, None, :], exponents, np.float32(-np.inf))
-        highest = exponents.max(axis=2, keepdims=True, initial=np.float32(-1e30))  # finite without a history too
-        sums = np.exp(exponents - highest).sum(axis=2)
-        known = batch.present.any(axis=1)
-        scores[batch.users][known] = np.log(sums[known]) + highest[known, :, 0]
+        cosines = batch.candidates @ batch.history.transpose(0, 2, 1)
+        cosines = np.where(batch.present[:, None, :], cosines, np.float32(-np.inf))
+        scores[batch.users] = log_sum_exp_similarity(cosines, beta)
     return scores
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recbase_hf.auto import QuantizerConfig, quantizer_config
 from recbase_hf.quantizers.training import QuantizerTraining
 
-__all__ = ["KINDS", "Kind", "config_of_kind", "training_of_kind"]
+__all__ = ["KINDS", "Kind", "config_of_kind", "require_applicable", "training_of_kind"]
+
+_K_MEANS = ("kmeans_start", "kmeans_iterations")
+_GRADIENT = ("batch_size", "learning_rate", "max_steps_per_level", "evaluate_every")
+_CURRICULUM = ("curriculum", "epochs_per_level", "patience", "tolerance", "replace_unused")
 
 
 @dataclass(frozen=True)
@@ -19,16 +24,18 @@ class Kind:
         model_type: of the quantizer.
         config: settings by which it differs from the defaults of that type.
         training: settings by which its fitting differs from the defaults of `QuantizerTraining`.
+        ignores: settings of `QuantizerTraining` that mean nothing to it.
     """
 
     model_type: str
     config: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    ignores: tuple[str, ...] = ()
 
 
 KINDS = {
-    "product": Kind("product"),
-    "fsq": Kind("fsq"),
+    "product": Kind("product", ignores=_CURRICULUM),
+    "fsq": Kind("fsq", ignores=(*_CURRICULUM, *_K_MEANS)),
     "cl-vae": Kind("clvae"),
     # The CL-VAE without its curriculum and its losses; codes are started and replaced alike.
     "rq-vae": Kind(
@@ -37,7 +44,7 @@ KINDS = {
         {"curriculum": "none"},
     ),
     # Few items that weigh much would draw whole codes to themselves, each to one item.
-    "residual-kmeans": Kind("residual_kmeans", training={"domain_balance": 0.0}),
+    "residual-kmeans": Kind("residual_kmeans", training={"domain_balance": 0.0}, ignores=(*_CURRICULUM, *_GRADIENT)),
 }
 
 
@@ -52,6 +59,22 @@ def training_of_kind(kind: str, training: QuantizerTraining) -> QuantizerTrainin
         name: value for name, value in KINDS[kind].training.items() if getattr(training, name) == getattr(general, name)
     }
     return replace(training, **own)
+
+
+def require_applicable(kind: str, training: QuantizerTraining) -> None:
+    """Raise if a setting that differs from its general default means nothing to the kind.
+
+    Raises:
+        ValueError: names the setting and the kinds that heed it.
+
+    >>> require_applicable("product", QuantizerTraining(patience=5))
+    Traceback (most recent call last):
+    ValueError: patience does not apply to the quantizer product, only to cl-vae, rq-vae; leave it out
+    """
+    general = QuantizerTraining()
+    for name in KINDS[kind].ignores:
+        if getattr(training, name) != getattr(general, name):
+            raise _inapplicable(name, kind, [other for other in KINDS if name not in KINDS[other].ignores])
 
 
 def config_of_kind(kind: str, *, input_dim: int, codebook_size: int | None = None, **settings: Any) -> QuantizerConfig:
@@ -72,9 +95,9 @@ def config_of_kind(kind: str, *, input_dim: int, codebook_size: int | None = Non
     if kind not in KINDS:
         raise ValueError(f"unknown quantizer {kind!r}; choose from {', '.join(KINDS)}")
     model_type, preset = KINDS[kind].model_type, KINDS[kind].config
-    unknown = settings.keys() - quantizer_config(model_type, input_dim=1024).settings().keys()
-    if unknown:
-        raise ValueError(f"{', '.join(sorted(unknown))} does not apply to the quantizer {kind}; leave it out")
+    for name in settings:
+        if name not in _settings_of(kind):
+            raise _inapplicable(name, kind, [other for other in KINDS if name in _settings_of(other)])
     settings = {**preset, **settings, "input_dim": input_dim}
     if kind == "fsq" and "grid" not in settings:
         settings["grid"] = _grid_of(codebook_size or 1024)
@@ -83,6 +106,15 @@ def config_of_kind(kind: str, *, input_dim: int, codebook_size: int | None = Non
     if kind == "product" and "level_dim" not in settings:
         settings["level_dim"] = max(1, min(6, input_dim // max(1, settings.get("num_levels", 4))))
     return quantizer_config(model_type, **settings)
+
+
+def _settings_of(kind: str) -> dict[str, Any]:
+    return quantizer_config(KINDS[kind].model_type, input_dim=1024).settings()
+
+
+def _inapplicable(name: str, kind: str, others: Sequence[str]) -> ValueError:
+    only = f", only to {', '.join(others)}" if others else ""
+    return ValueError(f"{name} does not apply to the quantizer {kind}{only}; leave it out")
 
 
 def _grid_of(codebook_size: int) -> list[int]:

@@ -229,7 +229,7 @@ def _checked_revision(folder: Path, expected: str | None) -> str:
     if expected not in (None, revision):
         raise ValueError(
             f"the text encoder in {folder} has the revision {revision}, not {expected}: its files were changed; "
-            "restore them, or leave out `revision` and encode the items again"
+            "restore them, or leave the revision out (--text-encoder-revision) and encode the items again"
         )
     return revision
 

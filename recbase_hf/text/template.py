@@ -131,7 +131,7 @@ class ItemTemplate:
         if missing:
             raise DataError(
                 f"the item template names the field {missing[0]!r}, but the table has only the columns {present}; "
-                "change `fields` or add the column"
+                "name other fields (--item-fields, or fields=...) or add the column"
             )
         return list(self.fields)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
@@ -17,6 +20,7 @@ from recbase_hf import ItemCatalog, RecBaseScorer, RecBaseTokenizer
 from recbase_hf import cli as command_line
 from recbase_hf.commands import pretrain as pretrain_command
 from recbase_hf.commands.train_tokenizer import TrainTokenizer
+from recbase_hf.doctor.measures import text_collisions
 from recbase_hf.quantizers import fit as quantizer_fitting
 from tiny_world import HashEncoder, make_items
 
@@ -66,6 +70,11 @@ def write_domain(folder: Path, lengths: list[int], *, num_items: int = 30, seed:
     ]
     write_table(folder / "interactions.csv", events)
     return folder
+
+
+def vectors_of(count: int) -> np.ndarray:
+    """Those of `make_items`."""
+    return HashEncoder().encode([item["title"] for item in make_items(count)])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,6 +127,41 @@ def test_the_tokenizer_comes_with_the_record_of_its_training(made):
     assert record["settings"]["codebook_size"] == 8
     assert list(record["settings"]["data"]) == ["toys"]
     assert [level["level"] for level in record["levels"]] == [1, 2]
+
+
+SHORT = ["--num-levels", "2", "--codebook-size", "4", "--batch-size", "16", "--max-steps-per-level", "2"]
+
+
+def test_training_says_how_many_texts_share_an_id_and_what_says_more(toys, tmp_path, capsys):
+    recbase("train-tokenizer", "--data", toys, "--output", tmp_path, *SHORT)
+    said = capsys.readouterr().err
+    catalog = ItemCatalog.from_items(toys, tokenizer=RecBaseTokenizer.from_pretrained(tmp_path / "tokenizer"))
+    shared = catalog.collisions().num_colliding_texts
+    assert f"toys: {shared} of 29 different texts share their semantic ID with another text\n" in said
+    hint = shlex.split(said[said.index("recbase doctor") :].splitlines()[0])
+    recbase(*hint[1:], "--fail-on", "never")
+    assert "of 29 different texts share their ID with another text" in capsys.readouterr().out
+
+
+def test_texts_are_counted_with_their_own_vectors_and_in_large_data_by_a_sample(tmp_path, capsys, monkeypatch):
+    toys = write_domain(tmp_path / "toys", [3])
+    order = np.random.default_rng(0).permutation(30)[:25]
+    titles, vectors = [make_items(30)[row]["title"] for row in order], vectors_of(30)[order]
+    np.save(toys / "minilm_f16.npy", vectors)
+    pq.write_table(pa.table({"item_id": [f"item-{row}" for row in order]}), toys / "minilm_ids.parquet")
+    flags = ["--data", toys, "--vectors", "minilm", "--collisions", "reassign", *SHORT]
+    recbase("train-tokenizer", *flags, "--output", tmp_path / "all")
+    said = capsys.readouterr().err
+    tokenizer = RecBaseTokenizer.from_pretrained(tmp_path / "all" / "tokenizer")
+    codes = tokenizer.encode_items(vectors, mean=tokenizer.catalog_mean(vectors))
+    found = text_collisions(codes, titles)
+    assert f"toys: {found.num_colliding} of {found.num_texts} different texts share " in said
+    assert ", before reassign tells them apart\n" in said
+    assert "--vectors minilm" in said
+
+    monkeypatch.setattr("recbase_hf.data.domain.SAMPLE", 10)
+    recbase("train-tokenizer", *flags, "--output", tmp_path / "sample")
+    assert "(among 10 items drawn; more do among all)" in capsys.readouterr().err
 
 
 def test_the_model_is_a_whole_bundle_that_matches_the_tokenizer(made):
@@ -342,6 +386,34 @@ def test_errors_end_in_one_line(made, toys, unseen, tmp_path):
     (broken / "items.csv").write_text("item_id,title\na,same\na,same\n")
     assert "items.csv" in error_of("build-catalog", *model, "--items", broken, "--output", tmp_path / "catalog")
     assert not (tmp_path / "catalog").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "quantizers"),
+    [
+        (["--curriculum", "epochs"], "cl-vae, rq-vae"),
+        (["--grid", "4", "4"], "fsq"),
+        (["--quantizer", "fsq", "--level-dim", "3"], "product"),
+    ],
+)
+def test_a_flag_of_another_quantizer_is_refused_and_says_whose_it_is(toys, tmp_path, flags, quantizers):
+    message = error_of("train-tokenizer", "--data", toys, "--output", tmp_path, *flags)
+    assert f"only to {quantizers}; leave it out" in message
+
+
+def test_events_without_their_place_are_dropped_as_the_error_says(made, tmp_path):
+    toys = write_domain(tmp_path / "toys", [6] * 20)
+    with open(toys / "interactions.csv", "a", encoding="utf-8") as file:
+        file.write("user-0,item-29,\n")
+    flags = ["--data", toys, "--tokenizer", made / "tokenizer", "--output", tmp_path, *MODEL_FLAGS]
+    assert "drop these events (--unordered-events drop" in error_of("pretrain", *flags)
+    recbase("pretrain", *flags, "--unordered-events", "drop")
+    assert (tmp_path / "model").exists()
+
+
+def test_a_catalog_is_not_built_over_another(made, unseen):
+    message = error_of("build-catalog", "--model", made / "model", "--items", unseen, "--output", made / "catalog")
+    assert message.endswith(f"{made}/catalog holds a catalog already; choose another --output, or delete that folder")
 
 
 def test_an_item_without_text_is_named(made, tmp_path):

@@ -164,6 +164,43 @@ def test_faulty_items_are_named(rows: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("there", "likely"),
+    [
+        (["title", "id"], "id"),
+        (["title", "movieId", "genres"], "movieId"),
+        (["title", "ItemID"], "ItemID"),
+        (["name", "items_id"], "items_id"),
+        (["title", "store", "parent_asin"], "parent_asin"),
+        (["title", "shop_id", "sku"], "sku"),
+        (["title", "category_id"], "category_id"),
+        (["title", "asin", "product_id"], "product_id"),
+        (["title", "item_idx"], "item_idx"),
+        (["user_id", "text"], None),
+        (["title", "text", "paid", "timed"], None),
+    ],
+)
+def test_a_missing_item_id_suggests_only_what_is_called_like_one(there: list[str], likely: str | None) -> None:
+    with pytest.raises(DataError) as error:
+        read_items([dict.fromkeys(there, "x")])
+    assert str(error.value).partition("; rename ")[2] == ("" if likely is None else f"{likely!r} if that is it")
+
+
+@pytest.mark.parametrize(
+    ("there", "likely"),
+    [
+        (["userId", "movieId", "rating"], "userId"),
+        (["item_id", "reviewer_id"], "reviewer_id"),
+        (["item_id", "user"], "user"),
+        (["movieId", "rating"], None),
+    ],
+)
+def test_a_missing_user_id_does_not_suggest_items(there: list[str], likely: str | None) -> None:
+    with pytest.raises(DataError) as error:
+        read_interactions([dict.fromkeys(there, "x")])
+    assert str(error.value).partition("; rename ")[2] == ("" if likely is None else f"{likely!r} if that is it")
+
+
+@pytest.mark.parametrize(
     ("column", "values", "message"),
     [
         ("label", [1, 2], "row 2, column 'label': 2 is neither 0 nor 1"),

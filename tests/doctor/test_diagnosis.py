@@ -372,7 +372,7 @@ def test_the_text_has_one_verdict_a_line_worst_first():
     assert len(lines) == len(diagnosis.findings)
     assert lines[0].startswith("FAULT")
     assert lines[-1].startswith("OK")
-    assert "collisions='reassign'" in verdicts
+    assert "--collisions reassign, or collisions='reassign'" in verdicts
     assert figures.splitlines()[1].startswith("toys")
     assert len(levels.splitlines()) == 1 + 4
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbase_hf.auto import new_quantizer
-from recbase_hf.quantizers.kinds import KINDS, config_of_kind, training_of_kind
+from recbase_hf.quantizers.kinds import KINDS, config_of_kind, require_applicable, training_of_kind
 from recbase_hf.quantizers.training import QuantizerTraining
 
 
@@ -53,8 +53,9 @@ def test_a_plain_rq_vae_has_none_of_what_the_cl_vae_adds_unless_it_is_asked_for(
     ("kind", "options", "complaint"),
     [
         ("vq", {}, "unknown quantizer 'vq'; choose from product, fsq, cl-vae, rq-vae, residual-kmeans"),
-        ("residual-kmeans", {"kl_weight": 1.0, "grid": [4]}, "grid, kl_weight does not apply .* residual-kmeans"),
-        ("cl-vae", {"level_dim": 4}, "level_dim does not apply to the quantizer cl-vae"),
+        ("residual-kmeans", {"kl_weight": 1.0}, "kl_weight does not apply .* residual-kmeans, only to cl-vae, rq-vae;"),
+        ("cl-vae", {"level_dim": 4}, "level_dim does not apply to the quantizer cl-vae, only to product; leave it out"),
+        ("product", {"codebooks": 4}, "codebooks does not apply to the quantizer product; leave it out"),
         ("fsq", {"codebook_size": 1000}, "1000 codes is no grid of fours and twos; give the grid itself"),
         ("fsq", {"codebook_size": 1}, "1 codes is no grid"),
         ("fsq", {"grid": [4, 1]}, r"grid is \[4, 1\]; every scalar needs at least 2 steps"),
@@ -69,3 +70,21 @@ def test_a_plain_rq_vae_has_none_of_what_the_cl_vae_adds_unless_it_is_asked_for(
 def test_what_does_not_fit_together_is_named(kind, options, complaint):
     with pytest.raises(ValueError, match=complaint):
         config_of_kind(kind, **{"input_dim": 16, "codebook_size": 32, **options})
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "complaint"),
+    [
+        ("product", {"curriculum": "epochs"}, "curriculum does not apply .* product, only to cl-vae, rq-vae; leave it"),
+        ("fsq", {"kmeans_start": False}, "kmeans_start does not .* fsq, only to product, cl-vae, rq-vae, residual-k"),
+        ("residual-kmeans", {"learning_rate": 0.1}, "learning_rate .* only to product, fsq, cl-vae, rq-vae; leave"),
+    ],
+)
+def test_a_training_setting_that_a_kind_does_not_heed_is_named(kind, setting, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        require_applicable(kind, QuantizerTraining(**setting))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_heeds_the_general_settings(kind):
+    require_applicable(kind, QuantizerTraining(seed=1, max_items=10, domain_balance=0.5, save_every=7))
