@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from recbase_hf.version import __version__
 
 _HOME_OF_NAME = {
+    "CatalogLogitsProcessor": "scoring.generation",
     "ClVaeConfig": "auto",
     "ClVaeModel": "auto",
     "DataError": "errors",
@@ -31,6 +32,7 @@ _HOME_OF_NAME = {
     "ResidualKMeansConfig": "auto",
     "ResidualKMeansModel": "auto",
     "UnknownItemError": "errors",
+    "catalog_generate": "scoring.generation",
     "fit_quantizer": "quantizers.fit",
     "load_text_encoder": "text.encoder",
 }
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from recbase_hf.errors import UnknownItemError as UnknownItemError
     from recbase_hf.quantizers.fit import fit_quantizer as fit_quantizer
     from recbase_hf.quantizers.training import QuantizerTraining as QuantizerTraining
+    from recbase_hf.scoring.generation import CatalogLogitsProcessor as CatalogLogitsProcessor
+    from recbase_hf.scoring.generation import catalog_generate as catalog_generate
     from recbase_hf.scoring.scorer import RecBaseScorer as RecBaseScorer
     from recbase_hf.scoring.scorer import Recommendation as Recommendation
     from recbase_hf.text.encoder import load_text_encoder as load_text_encoder

@@ -21,6 +21,7 @@ COMMANDS = {
     "build-catalog": "an item table to a catalog",
     "catalog": "add, remove, diff, migrate, import or export the items of a catalog",
     "recommend": "the best items of a catalog for one history",
+    "score": "the candidates of every row of a table; on several devices: accelerate launch examples/score.py",
     "evaluate": "zero-shot figures beside baselines",
     "env": "versions and hardware, for bug reports",
 }

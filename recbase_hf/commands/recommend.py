@@ -22,6 +22,10 @@ class Recommend:
     history: tuple[str, ...] = option((), help="item ids, oldest first")
     k: int = option(10, help="how many")
     method: str = option("catalog", help="score", choices=("catalog", "joint"))
+    alpha: float = option(0.0, help="share of the score under an empty history that is taken off, 0 to 1")
+    search: str = option("exact", help="how the best are found", choices=("exact", "beam"))
+    num_beams: int | None = option(None, help="of the search by beams; default k, at least 32")
+    exclude: tuple[str, ...] = option((), help="item ids that must not come back, beside those of the history")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,6 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_to_terminal()
     scorer = RecBaseScorer.from_pretrained(options.model)
     catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=scorer.tokenizer)
-    found = scorer.recommend(options.history, options.k, catalog=catalog, method=options.method)  # type: ignore[arg-type]
+    found = scorer.recommend(
+        options.history,
+        options.k,
+        catalog=catalog,
+        method=options.method,  # type: ignore[arg-type]
+        alpha=options.alpha,
+        search=options.search,  # type: ignore[arg-type]
+        num_beams=options.num_beams,
+        exclude=options.exclude,
+    )
     for item in found:
         print(f"{item.score:9.3f}  {item.item_id}  {item.title}")

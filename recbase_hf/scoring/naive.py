@@ -36,11 +36,11 @@ def score_naively(
         candidates: for each user the catalog rows to score.
 
     Returns:
-        For each user a (candidates,) array of natural-log probabilities.
+        For each user (candidates, levels) natural-log probabilities, code by code; rows sum to the scores.
     """
     layout = TokenLayout(catalog.codes.shape[1], catalog.codebook_size)
     pairs = [(user, row) for user, rows in enumerate(candidates) for row in rows]
-    scores: list[float] = []
+    scores: list[list[float]] = []
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         sequences = [
@@ -64,22 +64,25 @@ def score_naively(
         logits = logits.to(accumulation_dtype(model)).cpu()
         for index, (_, row) in enumerate(batch):
             scores.append(_score_item(logits[index], catalog, int(row), layout, method))
-    array = np.array(scores, dtype=np.float64 if model.dtype == torch.float64 else np.float32)
+    dtype = np.float64 if model.dtype == torch.float64 else np.float32
+    array = np.array(scores, dtype=dtype).reshape(-1, layout.num_levels)
+    if np.isnan(array).any():
+        raise ValueError("the model gives NaN scores; its weights are damaged: load them again")
     return np.split(array, np.cumsum([len(rows) for rows in candidates])[:-1])
 
 
 def _score_item(
     logits: torch.Tensor, catalog: ItemCatalog, row: int, layout: TokenLayout, method: ScoreMethod
-) -> float:
+) -> list[float]:
     codes = catalog.codes[row]
-    total = 0.0
+    scores = []
     for level in range(layout.num_levels):
         level_logits = logits[level, layout.level_ids(level)]
         if method == "catalog":
             same_prefix = (catalog.codes[:, :level] == codes[:level]).all(axis=1)
             illegal = np.setdiff1d(np.arange(layout.codebook_size), catalog.codes[same_prefix, level])
             level_logits = level_logits.index_fill(0, torch.from_numpy(illegal), float("-inf"))
-        total += float(level_logits.log_softmax(dim=0)[codes[level]])
+        scores.append(float(level_logits.log_softmax(dim=0)[codes[level]]))
     if method == "catalog":
-        total -= float(np.log((catalog.codes == codes).all(axis=1).sum()))
-    return total
+        scores[-1] -= float(np.log((catalog.codes == codes).all(axis=1).sum()))
+    return scores

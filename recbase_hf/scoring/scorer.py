@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from recbase_hf.bundle import load_bundle, save_bundle
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.fingerprints import require_same_fingerprint
-from recbase_hf.scoring.method import ScoreMethod, checked_method
+from recbase_hf.scoring.choice import choose_items, is_one_list
+from recbase_hf.scoring.engine import Engine
+from recbase_hf.scoring.method import ScoreMethod, SearchMethod, checked_beams, checked_method
 from recbase_hf.scoring.naive import score_naively
-from recbase_hf.scoring.tree import score_by_tree
+from recbase_hf.scoring.session import RecBaseSession
+from recbase_hf.scoring.tree_attention import TREE_ATTENTION
 
 __all__ = ["RecBaseScorer", "Recommendation"]
 
 Strategy = Literal["tree", "naive"]
-_STRATEGIES: dict[str, Any] = {"tree": score_by_tree, "naive": score_naively}
+DEFAULT_MEMORY_BUDGET = 1 << 30
 
 
 class Recommendation(NamedTuple):
@@ -37,28 +40,37 @@ class RecBaseScorer:
         model: a `Qwen2ForCausalLM` over semantic IDs.
         tokenizer: the `RecBaseTokenizer` that it was trained with.
         strategy: `tree` (fast) or `naive` (one forward a candidate, the reference); both are exact.
+        memory_budget: bytes for keys, values, activations and log-probabilities of what goes through the model
+            together; weights, catalog and results are not in it. It changes no score.
 
     Raises:
         ValueError: the model's vocabulary is smaller than the tokenizer's, or the strategy is unknown.
         FingerprintMismatchError: the model comes from a bundle with another tokenizer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, strategy: Strategy = "tree") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        strategy: Strategy = "tree",
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    ) -> None:
         if model.config.vocab_size < tokenizer.vocab_size:
             raise ValueError(
                 f"the model has {model.config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}: "
                 "they do not belong together"
             )
-        if strategy not in _STRATEGIES:
-            raise ValueError(f"strategy is {strategy!r}; it must be one of {', '.join(_STRATEGIES)}")
+        if strategy not in get_args(Strategy):
+            raise ValueError(f"strategy is {strategy!r}; it must be one of {', '.join(get_args(Strategy))}")
         recorded = getattr(model.config, "recbase", None)
         if recorded is not None:
             require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
-        if model.config._attn_implementation not in ("sdpa", "eager"):
-            model.set_attn_implementation("sdpa")  # others cannot show a candidate only its own prefixes
+        model.set_attn_implementation(TREE_ATTENTION)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.strategy = strategy
+        self.memory_budget = memory_budget
 
     @classmethod
     def from_pretrained(
@@ -69,6 +81,7 @@ class RecBaseScorer:
         device: str | None = None,
         text_encoder: Any = None,
         strategy: Strategy = "tree",
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
         **hub: Any,
     ) -> RecBaseScorer:
         """Load a bundle from a folder or the Hub.
@@ -82,7 +95,7 @@ class RecBaseScorer:
         """
         model, tokenizer = load_bundle(name_or_path, dtype=dtype, device=device, **hub)
         tokenizer.attached_text_encoder = text_encoder
-        return cls(model, tokenizer, strategy=strategy)
+        return cls(model, tokenizer, strategy=strategy, memory_budget=memory_budget)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the bundle into a folder."""
@@ -98,6 +111,12 @@ class RecBaseScorer:
         levels = self.tokenizer.layout.num_levels
         return int((self.model.config.max_position_embeddings - 1) // levels - 1)
 
+    def kept(self, history: np.ndarray) -> np.ndarray:
+        """The newest of (n,) catalog rows, as many as `max_history`."""
+        return history[max(0, len(history) - self.max_history) :]
+
+    # ---- scoring -----------------------------------------------------------------------------------------------
+
     def score(
         self,
         history: Sequence[Any],
@@ -105,6 +124,7 @@ class RecBaseScorer:
         *,
         catalog: ItemCatalog,
         method: ScoreMethod = "catalog",
+        alpha: float = 0.0,
     ) -> Any:
         """Log-probability of each candidate as the next item.
 
@@ -113,26 +133,46 @@ class RecBaseScorer:
             candidates: item ids (an id may come twice), or one such list a user.
             catalog: holds all these items; made with this scorer's tokenizer.
             method: `catalog`, normalized over the items of the catalog, or `joint`, the paper's score.
+            alpha: calibration, 0 to 1: this share of the score under an empty history is taken off, so that what is
+                likely for everybody counts less. Those scores are computed once for a catalog and kept with it.
 
         Returns:
-            A (candidates,) float32 array, or one such array a user. Histories longer than `max_history` lose their
-            oldest items.
+            A (candidates,) float32 array (float64 for a model in float64), or one such array a user. Histories longer
+            than `max_history` lose their oldest items.
 
         Raises:
             UnknownItemError: an item is not in the catalog.
             FingerprintMismatchError: the catalog was made with another tokenizer.
-            ValueError: the numbers of histories and candidate lists differ, or a score is not a number.
+            ValueError: the numbers of histories and candidate lists differ, alpha is out of range, a score is not a
+                number, or not even one user fits the memory budget.
 
         Each candidate is scored by itself; other candidates do not change its score.
         """
-        if _is_one_user(history) and _is_one_user(candidates):
-            return self.score_rows([catalog.rows(history)], [catalog.rows(candidates)], catalog=catalog, method=method)[
-                0
-            ]
-        if len(history) != len(candidates):
-            raise ValueError(f"{len(history)} histories but {len(candidates)} candidate lists; give one each a user")
-        histories = [catalog.rows(ids) for ids in history]
-        return self.score_rows(histories, [catalog.rows(ids) for ids in candidates], catalog=catalog, method=method)
+        levels = self.score_levels(history, candidates, catalog=catalog, method=method, alpha=alpha)
+        return [part.sum(axis=1) for part in levels] if isinstance(levels, list) else levels.sum(axis=1)
+
+    def score_levels(
+        self,
+        history: Sequence[Any],
+        candidates: Sequence[Any],
+        *,
+        catalog: ItemCatalog,
+        method: ScoreMethod = "catalog",
+        alpha: float = 0.0,
+    ) -> Any:
+        """`score`, code by code: (candidates, levels) whose rows sum to the scores, or one such array a user.
+
+        With `catalog`, the last column includes minus the logarithm of the number of items that share the semantic ID.
+        """
+        one_user = is_one_list(history) and is_one_list(candidates)
+        histories, candidate_lists = ([history], [candidates]) if one_user else (history, candidates)
+        if len(histories) != len(candidate_lists):
+            raise ValueError(
+                f"{len(histories)} histories but {len(candidate_lists)} candidate lists; give one each a user"
+            )
+        rows = [catalog.rows(ids) for ids in histories], [catalog.rows(ids) for ids in candidate_lists]
+        levels = self._score_rows(*rows, catalog, method, alpha)
+        return levels[0] if one_user else levels
 
     def score_rows(
         self,
@@ -141,24 +181,40 @@ class RecBaseScorer:
         *,
         catalog: ItemCatalog,
         method: ScoreMethod = "catalog",
+        alpha: float = 0.0,
     ) -> list[np.ndarray]:
         """`score` for a batch of users, with catalog rows in place of item ids.
 
         Raises:
             IndexError: a row is not one of the catalog.
         """
-        self._check(catalog)
         for rows in (*histories, *candidates):
             if len(rows) and not 0 <= rows.min() <= rows.max() < len(catalog):
                 raise IndexError(
                     f"rows {rows.min()} to {rows.max()} are not all of the catalog's 0 to {len(catalog) - 1}"
                 )
-        histories = [rows[-self.max_history :] for rows in histories]
-        scores = _STRATEGIES[self.strategy](self.model, catalog, histories, candidates, method=checked_method(method))
-        for user, part in enumerate(scores):
-            if np.isnan(part).any():
-                raise ValueError(f"the model gives NaN scores (user {user}); its weights are damaged: load them again")
+        return [part.sum(axis=1) for part in self._score_rows(histories, candidates, catalog, method, alpha)]
+
+    def _score_rows(
+        self,
+        histories: Sequence[np.ndarray],
+        candidates: Sequence[np.ndarray],
+        catalog: ItemCatalog,
+        method: ScoreMethod,
+        alpha: float,
+    ) -> list[np.ndarray]:
+        histories = [self.kept(rows) for rows in histories]
+        engine = self.engine(catalog, method, alpha)
+        if self.strategy == "tree":
+            return engine.score(histories, candidates)
+        scores = score_naively(self.model, catalog, histories, candidates, method=method)
+        if alpha:
+            empty = [rows[:0] for rows in histories]
+            prior = score_naively(self.model, catalog, empty, candidates, method=method)
+            scores = [part - alpha * of_empty for part, of_empty in zip(scores, prior, strict=True)]
         return scores
+
+    # ---- recommending ------------------------------------------------------------------------------------------
 
     def recommend(
         self,
@@ -167,54 +223,95 @@ class RecBaseScorer:
         *,
         catalog: ItemCatalog,
         method: ScoreMethod = "catalog",
+        alpha: float = 0.0,
+        search: SearchMethod = "exact",
+        num_beams: int | None = None,
+        allowed: Sequence[Any] | None = None,
         exclude: Iterable[Any] = (),
         exclude_history: bool = True,
+        mask: Any = None,
     ) -> Any:
-        """The `k` items of the catalog with the highest scores, by scoring the whole catalog.
+        """The `k` items of the catalog with the highest scores.
 
         Args:
             history: item ids, oldest first (may be empty), or one such list a user.
             k: how many.
             catalog: where to choose from.
             method: as in `score`.
-            exclude: item ids that must not come back.
+            alpha: as in `score`.
+            search: `exact` gives the order of `score` over the whole catalog, of which it skips what cannot be among
+                the best; `beam` follows only the best prefixes from code to code.
+            num_beams: of `beam`, how many prefixes a user; at least `k`, by default `k` or 32, whichever is more.
+            allowed: item ids that may come back, or one such list a user; by default all.
+            exclude: item ids that must not come back, or one such list a user.
             exclude_history: whether the items of the history must not come back.
+            mask: (items,) or (users, items) bool over the rows of the catalog, True where an item may come back.
 
         Returns:
             A list of `Recommendation`, or one a user: distinct items of the catalog, best first; equal scores
-            (colliding semantic IDs) in the catalog's order.
+            (colliding semantic IDs) by the similarity of their texts to the history, then by item id.
 
         Raises:
-            ValueError: fewer than `k` items remain.
+            UnknownItemError: an item is not in the catalog.
+            ValueError: fewer than `k` items remain, or an argument does not fit.
         """
-        if not _is_one_user(history):
-            options: dict[str, Any] = {"method": method, "exclude": list(exclude), "exclude_history": exclude_history}
-            return [self.recommend(ids, k, catalog=catalog, **options) for ids in history]
-        allowed = np.ones(len(catalog), dtype=bool)
-        history_rows = catalog.rows(history)
-        allowed[catalog.rows(exclude)] = False
-        if exclude_history:
-            allowed[history_rows] = False
-        rows = np.flatnonzero(allowed)
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
-        if k > len(rows):
-            raise ValueError(
-                f"k is {k}, but {len(rows)} of the catalog's {len(catalog)} items remain to recommend from"
-            )
-        scores = self.score_rows([history_rows], [rows], catalog=catalog, method=method)[0]
-        best = np.argsort(-scores, kind="stable")[:k]
+        one_user = is_one_list(history)
+        rows = [catalog.rows(ids) for ids in ([history] if one_user else history)]
+        choice = choose_items(
+            catalog, rows, allowed=allowed, exclude=exclude, exclude_history=exclude_history, mask=mask
+        )
+        beams = checked_beams(search, num_beams, k)
+        engine = self.engine(catalog, method, alpha)
+        found = engine.recommend([self.kept(part) for part in rows], k, choice, num_beams=beams)
+        lists = [self.recommendations(catalog, *part) for part in found]
+        return lists[0] if one_user else lists
+
+    def recommendations(self, catalog: ItemCatalog, rows: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
+        """Catalog rows as people read them."""
         return [
             Recommendation(catalog.item_ids[row], catalog.titles[row], float(score))
-            for row, score in zip(rows[best], scores[best], strict=True)
+            for row, score in zip(rows, scores, strict=True)
         ]
 
-    def _check(self, catalog: ItemCatalog) -> None:
+    # ---- tables ------------------------------------------------------------------------------------------------
+
+    def score_table(
+        self,
+        table: Any,
+        output: str | Path,
+        *,
+        catalog: ItemCatalog,
+        method: ScoreMethod = "catalog",
+        alpha: float = 0.0,
+        rows_per_part: int = 4096,
+    ) -> list[Path]:
+        """Score a table of histories and candidates into Parquet shards; see `recbase_hf.scoring.table.score_table`."""
+        from recbase_hf.scoring.table import score_table
+
+        options: dict[str, Any] = {"method": method, "alpha": alpha, "rows_per_part": rows_per_part}
+        return score_table(self, table, output, catalog=catalog, **options)
+
+    # ---- for live use ------------------------------------------------------------------------------------------
+
+    def session(self, history: Sequence[Any], *, catalog: ItemCatalog) -> RecBaseSession:
+        """Keep one user's history encoded between requests.
+
+        Args:
+            history: item ids, oldest first; may be empty.
+            catalog: of the items of this history, and of all that follow.
+        """
+        return RecBaseSession(self, catalog, history)
+
+    def engine(self, catalog: ItemCatalog, method: ScoreMethod, alpha: float) -> Engine:
+        """What scores and searches this catalog.
+
+        Raises:
+            FingerprintMismatchError: the catalog was made with another tokenizer.
+            ValueError: the method is unknown or alpha is out of range.
+        """
         require_same_fingerprint(tokenizer=self.tokenizer.fingerprint, catalog=catalog.fingerprint)
-
-
-def _is_one_user(items: Any) -> bool:
-    """Whether these are item ids, and not a list of such lists."""
-    if isinstance(items, str):
-        raise TypeError(f"give a list of item ids, not the single string {items!r}")
-    return not any(isinstance(item, list | tuple | np.ndarray) for item in items)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {alpha}; it must be between 0 and 1")
+        return Engine(
+            self.model, catalog, method=checked_method(method), alpha=float(alpha), memory_budget=self.memory_budget
+        )

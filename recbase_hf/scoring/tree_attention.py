@@ -1,0 +1,145 @@
+"""Attention of trie nodes to their user's history and to their own ancestors, and to nothing else.
+
+Registered with transformers under the name `recbase_tree`: the model's own layers run, only what each token looks at is
+ours. A packed tree under a square mask would compare all nodes with all others; here n nodes below h history tokens and
+t ancestors cost n (h + t) comparisons. Without the keyword `tree` the function is the ordinary causal one (sdpa), so
+that a model with this attention still trains and generates as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+__all__ = ["TREE_ATTENTION", "EncodedHistories", "NodeStates", "TreeAttention"]
+
+TREE_ATTENTION = "recbase_tree"
+
+
+@dataclass(frozen=True)
+class EncodedHistories:
+    """What the model knows of each user's history.
+
+    Attributes:
+        keys: for each layer (users, key-value heads, longest history, head width), right-padded.
+        values: likewise.
+        lengths: (users,) int64, tokens of each history.
+        last_hidden: (users, hidden), the state behind each history's last token; it predicts the first code.
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    lengths: Tensor
+    last_hidden: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+@dataclass(frozen=True)
+class NodeStates:
+    """Keys and values of the nodes of one depth: for each layer (key-value heads, nodes, head width)."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+
+class TreeAttention:
+    """What the tokens of one forward, one a node, attend to.
+
+    Args:
+        histories: of all users.
+        users: (nodes,) int64, ascending: whose each node is.
+        states: of the depths above, the first depth first.
+        ancestors: for each of `states`, (nodes,) int64, the row of each node's ancestor there.
+
+    Attributes:
+        own: keys and values of the nodes themselves, filled as the layers run.
+    """
+
+    def __init__(
+        self, histories: EncodedHistories, users: Tensor, states: Sequence[NodeStates], ancestors: Sequence[Tensor]
+    ) -> None:
+        self.own = NodeStates()
+        self._histories, self._states, self._ancestors = histories, states, ancestors
+        present, counts = torch.unique_consecutive(users, return_counts=True)
+        first, last = int(present[0]), int(present[-1])
+        self._users = slice(first, last + 1)
+        self._longest = int(counts.max())
+        size = (last - first + 1) * self._longest
+        # Each user's nodes stand in a row of a grid, because a matrix product takes no ragged batch.
+        self._position: Tensor | None = None
+        if len(users) < size:
+            starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+            rank = torch.arange(len(users), device=users.device) - starts
+            self._position = (users - first) * self._longest + rank
+        lengths = histories.lengths[self._users]
+        self._padding: Tensor | None = None
+        if bool((lengths < histories.keys[0].shape[2]).any()):
+            columns = torch.arange(histories.keys[0].shape[2], device=users.device)
+            self._padding = (columns >= lengths[:, None])[:, None, None, :]
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        """Attention of (1, heads, nodes, width) queries, (1, nodes, heads, width)."""
+        self.own.keys.append(keys[0])
+        self.own.values.append(values[0])
+        key_value_heads, width = keys.shape[1], query.shape[3]
+        query = query[0].unflatten(0, (key_value_heads, -1)) * scaling
+        past_keys, past_values = self._histories.keys[layer][self._users], self._histories.values[layer][self._users]
+
+        to_history = self._to_grid(query) @ past_keys.transpose(2, 3)
+        if self._padding is not None:
+            to_history = to_history.masked_fill(self._padding, float("-inf"))
+        above_keys = [state.keys[layer][:, rows] for state, rows in self._above()] + [keys[0]]
+        above_values = [state.values[layer][:, rows] for state, rows in self._above()] + [values[0]]
+        to_above = torch.stack([(query * part[:, None]).sum(dim=-1) for part in above_keys], dim=-1)
+
+        both = torch.cat([to_history, self._to_grid(to_above)], dim=-1)
+        weights = both.softmax(dim=-1, dtype=torch.promote_types(both.dtype, torch.float32)).to(both.dtype)
+        of_history, of_above = weights.split([to_history.shape[-1], to_above.shape[-1]], dim=-1)
+        output = self._from_grid(of_history @ past_values)
+        for column, part in zip(self._from_grid(of_above).unbind(dim=-1), above_values, strict=True):
+            output = output + column[..., None] * part[:, None]
+        return output.reshape(-1, output.shape[2], width).transpose(0, 1)[None]
+
+    def _above(self) -> zip[tuple[NodeStates, Tensor]]:
+        return zip(self._states, self._ancestors, strict=True)
+
+    def _to_grid(self, nodes: Tensor) -> Tensor:
+        """(key-value heads, group, nodes, c) as (users, key-value heads, group * longest, c)."""
+        if self._position is not None:
+            size = (self._users.stop - self._users.start) * self._longest
+            grid = nodes.new_zeros(*nodes.shape[:2], size, nodes.shape[3])
+            nodes = grid.index_copy_(2, self._position, nodes)
+        return nodes.unflatten(2, (-1, self._longest)).permute(2, 0, 1, 3, 4).flatten(2, 3)
+
+    def _from_grid(self, grid: Tensor) -> Tensor:
+        """The reverse of `_to_grid`."""
+        nodes = grid.unflatten(2, (-1, self._longest)).permute(1, 2, 0, 3, 4).flatten(2, 3)
+        return nodes if self._position is None else nodes[:, :, self._position]
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: TreeAttention | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    if tree is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return tree.attend(module.layer_idx, query, key, value, options["scaling"]), None  # type: ignore[arg-type]
+
+
+AttentionInterface.register(TREE_ATTENTION, _attention)
+AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)

@@ -1,0 +1,162 @@
+"""The walk down a catalog's trie under encoded histories: what every kind of scoring and searching is made of.
+
+A history is encoded once. A *frontier* is a set of trie nodes of one depth, each under one user's history; a step gives
+the log-probabilities of the codes that may come next, another descends to chosen children, one token a node, which
+attends to the history and to its own ancestors alone. The last code needs no token: it is read from the node above.
+Ranking in M-FALCON (HSTU) and multi-item scoring in serving engines share one history among candidates too; semantic
+IDs also share their prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbase_hf.modeling.token_layout import TokenLayout
+from recbase_hf.scoring.method import ScoreMethod, accumulation_dtype
+from recbase_hf.scoring.tree_attention import TREE_ATTENTION, EncodedHistories, NodeStates, TreeAttention
+from recbase_hf.scoring.trie_tensors import TrieTensors
+
+__all__ = ["Frontier", "Walker"]
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Nodes of one depth, each under one user's history; ordered by user.
+
+    Attributes:
+        depth: 0 for the root.
+        users: (n,) int64, positions in the encoded histories.
+        nodes: (n,) int64, numbers in the trie.
+        hidden: (n, width), the states that predict the next code.
+        states: keys and values of the depths 1..depth.
+        ancestors: for each of `states`, (n,) int64, the row there of each node's ancestor (or of itself).
+    """
+
+    depth: int
+    users: Tensor
+    nodes: Tensor
+    hidden: Tensor
+    states: tuple[NodeStates, ...] = ()
+    ancestors: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+
+class Walker:
+    """A language model and a trie.
+
+    Args:
+        model: a `Qwen2ForCausalLM` with the attention `recbase_tree`.
+        trie: on the model's device.
+        method: from which softmax a code's probability is taken.
+    """
+
+    def __init__(self, model: Any, trie: TrieTensors, method: ScoreMethod) -> None:
+        if model.config._attn_implementation != TREE_ATTENTION:
+            model.set_attn_implementation(TREE_ATTENTION)
+        self.decoder = model.get_decoder()
+        self.head = model.get_output_embeddings().weight
+        self.config = model.config
+        self.trie = trie
+        self.layout = TokenLayout(trie.num_levels, trie.codebook_size)
+        self.method = method
+        self.dtype = accumulation_dtype(model)
+        self.device = model.device
+
+    @property
+    def numpy_dtype(self) -> type[np.floating]:
+        """In which scores come back."""
+        return np.float64 if self.dtype == torch.float64 else np.float32
+
+    def encode(self, histories: Sequence[np.ndarray]) -> EncodedHistories:
+        """Run the model over token ids, a (tokens,) array a user, `<bos>` first."""
+        lengths = torch.tensor([len(history) for history in histories])
+        # Padding stands on the right, where no real token sees it, so that no mask is needed.
+        ids = torch.full((len(histories), int(lengths.max())), self.layout.pad)
+        for row, history in enumerate(histories):
+            ids[row, : len(history)] = torch.from_numpy(history)
+        return self._run(ids, lengths, self._new_cache())
+
+    def extend(self, histories: EncodedHistories, ids: np.ndarray) -> EncodedHistories:
+        """One user's encoded history with further token ids, (n,), behind it."""
+        cache = self._new_cache()
+        for layer, (keys, values) in enumerate(zip(histories.keys, histories.values, strict=True)):
+            cache.update(keys, values, layer)
+        return self._run(torch.from_numpy(ids)[None], torch.tensor([len(ids)]), cache)
+
+    def _new_cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.config)
+
+    def _run(self, ids: Tensor, lengths: Tensor, cache: Any) -> EncodedHistories:
+        """Run the model over (users, n) token ids, of which (users,) lengths are no padding, behind what is cached."""
+        past = cache.get_seq_length()
+        hidden = self.decoder(ids.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
+        lengths = lengths.to(self.device)
+        last_hidden = hidden[torch.arange(len(ids), device=self.device), lengths - 1]
+        keys, values = ([getattr(layer, name) for layer in cache.layers] for name in ("keys", "values"))
+        return EncodedHistories(keys, values, lengths + past, last_hidden)
+
+    def start(self, histories: EncodedHistories) -> Frontier:
+        """The root, once a user."""
+        users = torch.arange(len(histories), device=self.device)
+        return Frontier(0, users, torch.zeros_like(users), histories.last_hidden)
+
+    def log_probabilities(self, frontier: Frontier) -> Tensor:
+        """Of the next code, (n, codebook size), in float32 at least; `catalog`: -inf where the catalog has no child.
+
+        Raises:
+            ValueError: a probability is not a number.
+        """
+        # Only this level's rows of the head: probability on other levels' tokens is none of an item's.
+        logits = (frontier.hidden @ self.head[self.layout.level_ids(frontier.depth)].T).to(self.dtype)
+        if self.method == "catalog":
+            logits.masked_fill_(~self.trie.legal_codes(frontier.depth, frontier.nodes), float("-inf"))
+        log_probabilities = logits.log_softmax(dim=-1)
+        if bool(log_probabilities[:, 0].isnan().any()):  # one NaN in a row makes all of the row NaN
+            raise ValueError("the model gives NaN scores; its weights are damaged: load them again")
+        return log_probabilities
+
+    def descend(self, histories: EncodedHistories, frontier: Frontier, parents: Tensor, nodes: Tensor) -> Frontier:
+        """Go to chosen children.
+
+        Args:
+            parents: (m,) int64, ascending rows of the frontier.
+            nodes: (m,) int64, the children's numbers at the next depth.
+        """
+        depth, users = frontier.depth + 1, frontier.users[parents]
+        above = tuple(rows[parents] for rows in frontier.ancestors)
+        tree = TreeAttention(histories, users, frontier.states, above)
+        codes = self.trie.codes[frontier.depth][nodes].long()
+        hidden = self.decoder(
+            (1 + codes + self.layout.codebook_size * frontier.depth)[None],
+            # In the form of a dictionary masks are taken as they are: none is built.
+            attention_mask=dict.fromkeys(self.config.layer_types),
+            position_ids=(histories.lengths[users] + frontier.depth)[None],
+            use_cache=False,
+            tree=tree,
+        ).last_hidden_state[0]
+        own = torch.arange(len(nodes), device=self.device)
+        return Frontier(depth, users, nodes, hidden, (*frontier.states, tree.own), (*above, own))
+
+    def leads_to_one_leaf(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """For each of (n,) nodes whether the probability of all codes below it is 1, and the first leaf below it.
+
+        So it is with `catalog` where a single semantic ID is left: the model need not be asked.
+        """
+        is_single, leaf = self.trie.leads_to_one_leaf(depth, nodes)
+        return is_single if self.method == "catalog" or depth == self.trie.num_levels else is_single & False, leaf
+
+    def leaf_terms(self, leaves: Tensor) -> Tensor:
+        """What is added to the last code's log-probability, (n,): `catalog` shares it among the colliding items."""
+        if self.method == "catalog":
+            return -self.trie.log_bucket_sizes[leaves].to(self.dtype)
+        return torch.zeros(len(leaves), dtype=self.dtype, device=self.device)
