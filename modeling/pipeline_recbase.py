@@ -60,7 +60,7 @@ class RecBaseScoringPipeline(Pipeline):
             raise ValueError("recbase-scoring: give history and candidates both as texts or both as codes, not mixed")
         codes = self._codes_of_strings(items) if are_texts == {True} else layout.checked(items)
         max_history = (self.model.config.max_position_embeddings - 1) // layout.num_levels - 1
-        kept = codes[: len(history)][-max_history:]
+        kept = codes[max(0, len(history) - max_history) : len(history)]
         return {
             "history": torch.from_numpy(layout.history_ids(kept))[None],
             "candidates": torch.from_numpy(layout.codes_to_ids(codes[len(history) :])),
@@ -101,10 +101,11 @@ class RecBaseScoringPipeline(Pipeline):
         return self.model(tokens, past_key_values=cache, use_cache=True).logits
 
     def _joint(self, logits: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-        layout, total = self.tokenizer.layout, torch.zeros(len(candidates), device=logits.device)
+        layout, dtype = self.tokenizer.layout, torch.promote_types(logits.dtype, torch.float32)
+        total = torch.zeros(len(candidates), dtype=dtype, device=logits.device)
         for level in range(layout.num_levels):
             ids = layout.level_ids(level)
-            log_probabilities = logits[:, level, ids].float().log_softmax(dim=-1)
+            log_probabilities = logits[:, level, ids].log_softmax(dim=-1, dtype=dtype)
             total = total + log_probabilities.gather(1, candidates[:, level : level + 1] - ids.start).squeeze(1)
         return total
 

@@ -168,6 +168,10 @@ class ItemCatalog:
         """The semantic IDs as a trie; that of a saved catalog comes from its file, where there is one."""
         return build_trie(self.codes, self.codebook_size)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What scorers keep here belongs to their models, which a copy or another process does not have.
+        return {name: value for name, value in vars(self).items() if name != "priors"}
+
     @cached_property
     def priors(self) -> WeakKeyDictionary[Any, dict[Any, Any]]:
         """What a scorer keeps of its language model's scores under an empty history, by model."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,9 @@ class CodeTrie:
     first_item: np.ndarray
     items: np.ndarray
     leaves: np.ndarray
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "tensors"}  # of one device
 
     @property
     def num_levels(self) -> int:

@@ -54,7 +54,7 @@ class ItemFilter:
         return marked[self._is_list[marked_users] | all_named]
 
     def allowed_codes(self, frontier: Frontier) -> Tensor | None:
-        """(n, codebook size) bool, False for codes below which the node's user has no allowed item; None if all have."""
+        """(n, codebook size) bool, False where no item below is allowed to the node's user; None if all items are."""
         depth, trie, marked = frontier.depth, self._trie, self._marked[frontier.depth]
         if not len(marked) and not self._is_list.any():
             return None
