@@ -138,7 +138,7 @@ class Search:
         depth = frontier.depth + 1
         rows, nodes = self.trie.children(frontier.depth, frontier.nodes)
         places = self.trie.on_codes(frontier.depth, rows, nodes)
-        totals = totals[rows] + self.walker.log_probabilities(frontier).view(-1)[places]
+        totals = totals[rows] + self.walker.log_probabilities(*frontier.open_end).view(-1)[places]
         if self.prior is not None:
             totals += self.prior[frontier.depth][nodes]
         if depth == self.num_levels:
@@ -192,7 +192,7 @@ class Search:
 
     def _code_scores(self, frontier: Frontier) -> Tensor:
         """(n, codebook size): what each next code adds to the score; -inf where no allowed item is below."""
-        scores = self.walker.log_probabilities(frontier)
+        scores = self.walker.log_probabilities(*frontier.open_end)
         if self.walker.method == "joint":
             legal = self.trie.legal_codes(frontier.depth, frontier.nodes)
             scores = scores.masked_fill(~legal, float("-inf"))

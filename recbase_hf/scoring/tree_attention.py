@@ -57,18 +57,23 @@ class TreeAttention:
     Args:
         histories: of all users.
         users: (nodes,) int64, ascending: whose each node is.
-        states: of the depths above, the first depth first.
-        ancestors: for each of `states`, (nodes,) int64, the row of each node's ancestor there.
+        above: from which states, and from which rows of them, (nodes,) int64, each node's ancestors come, one pair a
+            depth. States None are those of this forward, rows None the node itself.
+        absent: (nodes, len(above)) bool, True where a node has no such ancestor; None if all have all.
 
     Attributes:
         own: keys and values of the nodes themselves, filled as the layers run.
     """
 
     def __init__(
-        self, histories: EncodedHistories, users: Tensor, states: Sequence[NodeStates], ancestors: Sequence[Tensor]
+        self,
+        histories: EncodedHistories,
+        users: Tensor,
+        above: Sequence[tuple[NodeStates | None, Tensor | None]],
+        absent: Tensor | None = None,
     ) -> None:
         self.own = NodeStates()
-        self._histories, self._states, self._ancestors = histories, states, ancestors
+        self._histories, self._above, self._absent = histories, above, absent
         present, counts = torch.unique_consecutive(users, return_counts=True)
         first, last = int(present[0]), int(present[-1])
         self._users = slice(first, last + 1)
@@ -97,9 +102,10 @@ class TreeAttention:
         to_history = self._to_grid(query) @ past_keys.transpose(2, 3)
         if self._padding is not None:
             to_history = to_history.masked_fill(self._padding, float("-inf"))
-        above_keys = [state.keys[layer][:, rows] for state, rows in self._above()] + [keys[0]]
-        above_values = [state.values[layer][:, rows] for state, rows in self._above()] + [values[0]]
+        above_keys, above_values = zip(*(self._ancestors(layer, *source) for source in self._above), strict=True)
         to_above = torch.stack([(query * part[:, None]).sum(dim=-1) for part in above_keys], dim=-1)
+        if self._absent is not None:
+            to_above = to_above.masked_fill(self._absent, float("-inf"))
 
         both = torch.cat([to_history, self._to_grid(to_above)], dim=-1)
         weights = both.softmax(dim=-1, dtype=torch.promote_types(both.dtype, torch.float32)).to(both.dtype)
@@ -109,8 +115,11 @@ class TreeAttention:
             output = output + column[..., None] * part[:, None]
         return output.reshape(-1, output.shape[2], width).transpose(0, 1)[None]
 
-    def _above(self) -> zip[tuple[NodeStates, Tensor]]:
-        return zip(self._states, self._ancestors, strict=True)
+    def _ancestors(self, layer: int, states: NodeStates | None, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Keys and values of the ancestors of one depth, each (key-value heads, nodes, width)."""
+        states = states or self.own
+        keys, values = states.keys[layer], states.values[layer]
+        return (keys, values) if rows is None else (keys[:, rows], values[:, rows])
 
     def _to_grid(self, nodes: Tensor) -> Tensor:
         """(key-value heads, group, nodes, c) as (users, key-value heads, group * longest, c)."""

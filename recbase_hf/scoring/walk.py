@@ -2,9 +2,9 @@
 
 A history is encoded once. A *frontier* is a set of trie nodes of one depth, each under one user's history; a step gives
 the log-probabilities of the codes that may come next, another descends to chosen children, one token a node, which
-attends to the history and to its own ancestors alone. The last code needs no token: it is read from the node above.
-Ranking in M-FALCON (HSTU) and multi-item scoring in serving engines share one history among candidates too; semantic
-IDs also share their prefixes.
+attends to the history and to its own ancestors alone. Nodes that are all known beforehand go at once. The last code
+needs no token: it is read from the node above. Ranking in M-FALCON (HSTU) and multi-item scoring in serving engines
+share one history among candidates too; semantic IDs also share their prefixes.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Frontier:
 
     def __len__(self) -> int:
         return len(self.nodes)
+
+    @property
+    def open_end(self) -> tuple[int, Tensor, Tensor]:
+        """What `Walker.log_probabilities` needs."""
+        return self.depth, self.nodes, self.hidden
 
 
 class Walker:
@@ -110,16 +115,18 @@ class Walker:
         users = torch.arange(len(histories), device=self.device)
         return Frontier(0, users, torch.zeros_like(users), histories.last_hidden)
 
-    def log_probabilities(self, frontier: Frontier) -> Tensor:
-        """Of the next code, (n, codebook size), in float32 at least; `catalog`: -inf where the catalog has no child.
+    def log_probabilities(self, depth: int, nodes: Tensor, hidden: Tensor) -> Tensor:
+        """Of the code that follows (n,) nodes of a depth, (n, codebook size), in float32 at least.
+
+        With `catalog`, -inf where the catalog has no child. `hidden`, (n, width), is what predicts it.
 
         Raises:
             ValueError: a probability is not a number.
         """
         # Only this level's rows of the head: probability on other levels' tokens is none of an item's.
-        logits = (frontier.hidden @ self.head[self.layout.level_ids(frontier.depth)].T).to(self.dtype)
+        logits = (hidden @ self.head[self.layout.level_ids(depth)].T).to(self.dtype)
         if self.method == "catalog":
-            logits.masked_fill_(~self.trie.legal_codes(frontier.depth, frontier.nodes), float("-inf"))
+            logits.masked_fill_(~self.trie.legal_codes(depth, nodes), float("-inf"))
         log_probabilities = logits.log_softmax(dim=-1)
         if bool(log_probabilities[:, 0].isnan().any()):  # one NaN in a row makes all of the row NaN
             raise ValueError("the model gives NaN scores; its weights are damaged: load them again")
@@ -129,23 +136,52 @@ class Walker:
         """Go to chosen children.
 
         Args:
-            parents: (m,) int64, ascending rows of the frontier.
+            parents: (m,) int64, rows of the frontier, in the order of their users.
             nodes: (m,) int64, the children's numbers at the next depth.
         """
         depth, users = frontier.depth + 1, frontier.users[parents]
-        above = tuple(rows[parents] for rows in frontier.ancestors)
-        tree = TreeAttention(histories, users, frontier.states, above)
+        ancestors = tuple(rows[parents] for rows in frontier.ancestors)
+        tree = TreeAttention(histories, users, [*zip(frontier.states, ancestors, strict=True), (None, None)])
         codes = self.trie.codes[frontier.depth][nodes].long()
-        hidden = self.decoder(
-            (1 + codes + self.layout.codebook_size * frontier.depth)[None],
+        hidden = self._run_codes(histories, users, torch.full_like(nodes, depth), codes, tree)
+        own = torch.arange(len(nodes), device=self.device)
+        return Frontier(depth, users, nodes, hidden, (*frontier.states, tree.own), (*ancestors, own))
+
+    def descend_at_once(
+        self, histories: EncodedHistories, users: Tensor, depths: Tensor, nodes: Tensor, ancestors: Tensor
+    ) -> Tensor:
+        """The states behind nodes of several depths, with all their ancestors, in one forward.
+
+        Args:
+            users: (m,) int64, ascending.
+            depths: (m,) int64, from 1.
+            nodes: (m,) int64, numbers at their depth.
+            ancestors: (m, levels - 1) int64, for the depths from 1 on, the node's ancestor (or itself) among these m;
+                below the node's own depth any number.
+
+        Returns:
+            (m, width).
+        """
+        absent = torch.arange(1, ancestors.shape[1] + 1, device=self.device) > depths[:, None]
+        above = [(None, rows) for rows in ancestors.masked_fill(absent, 0).T]
+        codes = torch.empty_like(nodes)
+        for depth in range(1, self.layout.num_levels):
+            codes[depths == depth] = self.trie.codes[depth - 1][nodes[depths == depth]].long()
+        return self._run_codes(histories, users, depths, codes, TreeAttention(histories, users, above, absent))
+
+    def _run_codes(
+        self, histories: EncodedHistories, users: Tensor, depths: Tensor, codes: Tensor, tree: TreeAttention
+    ) -> Tensor:
+        """(m, width), one token each: the code that leads to a node of a depth."""
+        result: Tensor = self.decoder(
+            (1 + codes + self.layout.codebook_size * (depths - 1))[None],
             # In the form of a dictionary masks are taken as they are: none is built.
             attention_mask=dict.fromkeys(self.config.layer_types),
-            position_ids=(histories.lengths[users] + frontier.depth)[None],
+            position_ids=(histories.lengths[users] + depths - 1)[None],
             use_cache=False,
             tree=tree,
         ).last_hidden_state[0]
-        own = torch.arange(len(nodes), device=self.device)
-        return Frontier(depth, users, nodes, hidden, (*frontier.states, tree.own), (*above, own))
+        return result
 
     def leads_to_one_leaf(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """For each of (n,) nodes whether the probability of all codes below it is 1, and the first leaf below it.
