@@ -13,11 +13,13 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,9 @@ import torch
 from recbase_hf.modeling.quantizers import new_quantizer
 
 from recbase_hf import ItemCatalog, RecBaseScorer, RecBaseTokenizer
+from recbase_hf.catalog.index_files import hash_of_codes
 from recbase_hf.catalog.trie import build_trie
+from recbase_hf.catalog.trie_file import load_trie, save_trie
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.evaluation.results import circumstances
 from recbase_hf.files import read_json, write_json
@@ -322,6 +326,30 @@ def measure_exact(scorer: RecBaseScorer, catalog: ItemCatalog, options: EngineBe
     return figures
 
 
+def measure_tries(seed: int) -> dict[str, Any]:
+    """Building, saving and loading of the trie alone; the codes are not in the bytes."""
+    figures: dict[str, Any] = {}
+    for count in (1_000_000, 10_000_000):
+        codes = np.random.default_rng(seed).integers(0, CODES, (count, LEVELS), dtype=np.int16)
+        seconds = seconds_of(partial(build_trie, codes, CODES), 3)
+        tracemalloc.start()
+        trie = build_trie(codes, CODES)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        codes_hash = hash_of_codes(codes, CODES)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "trie.safetensors"
+            save_trie(trie, path, codes_hash)
+            load = partial(load_trie, path, codes_hash=codes_hash, num_items=count, num_levels=LEVELS)
+            figures[str(count)] = {
+                "build": seconds,
+                "peak_bytes": peak,
+                "bytes": path.stat().st_size,
+                "load": seconds_of(load, 3),
+            }
+    return figures
+
+
 def run(options: EngineBenchmark) -> Path:
     """Measure everything, write the receipt."""
     torch.set_num_threads(options.threads)
@@ -335,6 +363,7 @@ def run(options: EngineBenchmark) -> Path:
             str(count): measure_recommending(scorer, catalog, options) for count, catalog in catalogs.items()
         },
         "exact": measure_exact(scorer, middle, options),
+        "tries": measure_tries(options.seed),
     }
     settings = {"size": options.size, "device": options.device, "dtype": options.dtype, "threads": options.threads}
     shape = {"levels": LEVELS, "codes": CODES, "history_items": HISTORY, "users": USERS, "beams": BEAMS, "top": TOP}
@@ -391,6 +420,12 @@ def print_tables(path: Path) -> None:
     print("\n| beam recall of the exact top 20 | |\n|---|---:|")
     for name, share in figures["exact"]["beam_recall"].items():
         print(f"| {name} | {share:.2f} |")
+    print()
+
+    print("| trie, items | build, s | peak, MiB | file, MiB | load, ms |\n|---:|---:|---:|---:|---:|")
+    for count, row in figures["tries"].items():
+        sizes = " | ".join(f"{row[name] / 2**20:,.0f}" for name in ("peak_bytes", "bytes"))
+        print(f"| {int(count):,} | {np.median(row['build']):.2f} | {sizes} | {1000 * np.median(row['load']):.1f} |")
     print()
 
 

@@ -24,7 +24,7 @@ class Recommend:
     method: str = option("catalog", help="score", choices=("catalog", "joint"))
     alpha: float = option(0.0, help="share of the score under an empty history that is taken off, 0 to 1")
     search: str = option("exact", help="how the best are found", choices=("exact", "beam"))
-    num_beams: int | None = option(None, help="of the search by beams; default k, at least 32")
+    num_beams: int | None = option(None, help="of the search by beams; default 200, or twice k if that is more")
     exclude: tuple[str, ...] = option((), help="item ids that must not come back, beside those of the history")
 
 

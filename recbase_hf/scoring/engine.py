@@ -16,7 +16,7 @@ from recbase_hf.scoring.memory import BatchSizes, batch_sizes
 from recbase_hf.scoring.method import ScoreMethod
 from recbase_hf.scoring.prior import EmptyHistoryPrior
 from recbase_hf.scoring.ranking import rank_items
-from recbase_hf.scoring.search import Search
+from recbase_hf.scoring.search import Search, first_beams
 from recbase_hf.scoring.tree_attention import EncodedHistories
 from recbase_hf.scoring.trie_tensors import TrieTensors
 from recbase_hf.scoring.walk import Walker
@@ -90,7 +90,7 @@ class Engine:
         choice.require(k, len(self.catalog))
         sizes = self.batch_sizes(histories, num_beams or 1)
         found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(histories)
-        users_together = min(sizes.users, max(1, sizes.nodes // (num_beams or k)))
+        users_together = min(sizes.users, max(1, sizes.nodes // (num_beams or first_beams(k))))
         for users in _batches(histories, range(len(histories)), users_together):
             of_users = [histories[user] for user in users]
             results = self.recommend_encoded(

@@ -12,7 +12,7 @@ from recbase_hf.modeling.token_layout import TokenLayout
 __all__ = ["BatchSizes", "batch_sizes"]
 
 MAX_USERS, MAX_NODES = 256, 1024
-"""More at a time are no faster."""
+"""On a CPU more at a time are no faster; on an accelerator the budget alone is the limit."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def batch_sizes(model: Any, layout: TokenLayout, *, budget: int, history_tokens:
     log_probabilities = 6 * layout.codebook_size * exact_size
     a_user = history_tokens * (states + activations)
     a_node = layout.num_levels * states + activations + attention + log_probabilities
-    sizes = BatchSizes(min(budget // 2 // a_user, MAX_USERS), min(budget // 2 // a_node, max(MAX_NODES, beams)))
+    sizes = BatchSizes(budget // 2 // a_user, budget // 2 // a_node)
+    if model.device.type == "cpu":
+        sizes = BatchSizes(min(sizes.users, MAX_USERS), min(sizes.nodes, max(MAX_NODES, beams)))
     if sizes.users < 1 or sizes.nodes < beams:
         raise ValueError(
             f"memory_budget is {budget:,} bytes, too small for one user: a history of {history_tokens} tokens"

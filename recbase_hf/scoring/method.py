@@ -17,7 +17,8 @@ probabilities of all items of the catalog sum to 1."""
 SearchMethod = Literal["exact", "beam"]
 """`exact`: the order of `score` over the whole catalog. `beam`: only the best prefixes are followed."""
 
-DEFAULT_BEAMS = 32
+DEFAULT_BEAMS = 200
+"""As many as the codes of a level or fewer cost little, and too few miss most of the best."""
 
 
 def checked_method(method: str) -> ScoreMethod:
@@ -42,4 +43,4 @@ def checked_beams(search: str, num_beams: int | None, k: int) -> int | None:
         return None
     if num_beams is not None and num_beams < k:
         raise ValueError(f"num_beams is {num_beams}, too few to find k = {k} items; give at least as many")
-    return max(k, DEFAULT_BEAMS) if num_beams is None else num_beams
+    return max(2 * k, DEFAULT_BEAMS) if num_beams is None else num_beams

@@ -241,7 +241,7 @@ class RecBaseScorer:
             alpha: as in `score`.
             search: `exact` gives the order of `score` over the whole catalog, of which it skips what cannot be among
                 the best; `beam` follows only the best prefixes from code to code.
-            num_beams: of `beam`, how many prefixes a user; at least `k`, by default `k` or 32, whichever is more.
+            num_beams: of `beam`, how many prefixes a user; at least `k`, by default 200, or twice `k` if that is more.
             allowed: item ids that may come back, or one such list a user; by default all.
             exclude: item ids that must not come back, or one such list a user.
             exclude_history: whether the items of the history must not come back.

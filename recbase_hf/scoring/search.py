@@ -19,7 +19,13 @@ from recbase_hf.scoring.item_filter import ItemFilter
 from recbase_hf.scoring.tree_attention import EncodedHistories
 from recbase_hf.scoring.walk import Frontier, Walker
 
-__all__ = ["FoundLeaves", "Search"]
+__all__ = ["FoundLeaves", "Search", "first_beams"]
+
+
+def first_beams(k: int) -> int:
+    """How many beams the exact search begins with: too few give a low bound, more cost more than they spare."""
+    return max(2 * k, 64)
+
 
 _MARGIN = 1e-5
 """Relative, and more for weights in half precision; the same score differs in its last digits between batches."""
@@ -160,10 +166,11 @@ class Search:
             self._visit(below, totals[part], floor, highest_rest, found)
 
     def _floor(self, k: int) -> Tensor:
-        """(users,) a score that at least k items of each user reach."""
+        """(users,) a score that k items of each user reach; the lowest number where that is most of the catalog."""
         scores = [torch.finfo(self.walker.dtype).min] * len(self.histories)
-        if k * len(self.histories) <= self.max_nodes and 4 * k <= len(self.trie.codes[-1]):  # else most is asked for
-            scores = [self._score_of_item(user, found, k) for user, found in enumerate(self.beam(k))]
+        beams = first_beams(k)
+        if beams * len(self.histories) <= self.max_nodes and 2 * beams <= len(self.trie.codes[-1]):
+            scores = [self._score_of_item(user, found, k) for user, found in enumerate(self.beam(beams))]
             margin = max(_MARGIN, 8 * torch.finfo(self.walker.head.dtype).eps)
             scores = [score - margin * (1 + abs(score)) for score in scores]
         return torch.tensor(scores, dtype=self.walker.dtype, device=self.walker.device)
