@@ -169,7 +169,7 @@ class Search:
         """(users,) a score that k items of each user reach; the lowest number where that is most of the catalog."""
         scores = [torch.finfo(self.walker.dtype).min] * len(self.histories)
         beams = first_beams(k)
-        if beams * len(self.histories) <= self.max_nodes and 2 * beams <= len(self.trie.codes[-1]):
+        if beams * len(self.histories) <= self.max_nodes and 4 * k <= len(self.trie.codes[-1]):
             scores = [self._score_of_item(user, found, k) for user, found in enumerate(self.beam(beams))]
             margin = max(_MARGIN, 8 * torch.finfo(self.walker.head.dtype).eps)
             scores = [score - margin * (1 + abs(score)) for score in scores]
