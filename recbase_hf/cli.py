@@ -16,6 +16,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": "the whole loop on data that every machine has",
     "train-tokenizer": "item texts to a tokenizer; on several devices: accelerate launch examples/train_tokenizer.py",
+    "data": "published data sets to the two-table form",
     "doctor": "what is wrong with item tables and their semantic IDs, and the fix",
     "pretrain": "histories to a language model; on several devices: accelerate launch examples/pretrain.py",
     "build-catalog": "an item table to a catalog",

@@ -1,0 +1,1 @@
+"""One module a source format: reads raw files as they were published."""

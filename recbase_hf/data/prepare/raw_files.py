@@ -1,0 +1,233 @@
+"""Raw files as they were published: loose, gzipped or in zip archives, read in streams, errors with file and line."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import fnmatch
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from recbase_hf.errors import DataError
+
+__all__ = ["ROWS_A_BATCH", "RawFile", "RawFolder", "tables_of_rows"]
+
+ROWS_A_BATCH = 50_000
+"""Rows that are in memory together where Python reads them."""
+
+_BLOCK_BYTES = 16 << 20
+
+
+class RawFolder:
+    """The folder with the raw files of one data set.
+
+    Args:
+        path: its files may lie in sub-folders and in zip archives; names are compared without regard to case.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"{self.path} is not a folder; give the one that holds the raw files")
+
+    def find(self, *patterns: str) -> RawFile:
+        """The file whose name matches the first pattern that any does, such as `ratings.csv` or `*.json.gz`.
+
+        Raises:
+            FileNotFoundError: there is none; says what was looked for and what is there.
+            DataError: there are several.
+        """
+        found = self.look_for(*patterns)
+        if found is None:
+            names = sorted(file.name for file in self._files())[:10]
+            raise FileNotFoundError(
+                f"{self.path} holds no {' or '.join(patterns)} (nor does a zip archive in it); it holds "
+                f"{', '.join(names) or 'nothing'}; is it the raw folder of another data set, or of another version?"
+            )
+        return found
+
+    def look_for(self, *patterns: str) -> RawFile | None:
+        """`find`, or None where there is no such file."""
+        for pattern in patterns:
+            found = self.all(pattern)
+            if len(found) > 1:
+                raise DataError(f"{self.path}: both {found[0].name} and {found[1].name} are there; leave one")
+            if found:
+                return found[0]
+        return None
+
+    def all(self, pattern: str) -> list[RawFile]:
+        """All files whose name matches, in the order of their names."""
+        wanted = pattern.lower()
+        matching = (file for file in self._files() if fnmatch.fnmatch(file.base_name.lower(), wanted))
+        return sorted(matching, key=lambda file: file.name)
+
+    def _files(self) -> Iterator[RawFile]:
+        for path in sorted(self.path.rglob("*")):
+            if path.is_file():
+                yield RawFile(path)
+                if path.suffix.lower() == ".zip":
+                    with _explained(str(path)), zipfile.ZipFile(path) as archive:
+                        yield from (RawFile(path, name) for name in archive.namelist() if not name.endswith("/"))
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file, maybe compressed, maybe a member of a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+        return str(self.path) if self.member is None else f"{self.path}, member {self.member}"
+
+    @property
+    def base_name(self) -> str:
+        """Its name without folders."""
+        return self.path.name if self.member is None else self.member.rsplit("/", 1)[-1]
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes, decompressed.
+
+        Raises:
+            DataError: truncated or damaged.
+        """
+        with _explained(self.name):
+            if self.member is None:
+                with open(self.path, "rb") as file:
+                    yield self._decompressed(file)
+            else:
+                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+                    yield self._decompressed(file)
+
+    def _decompressed(self, file: IO[bytes]) -> IO[bytes]:
+        return gzip.GzipFile(fileobj=file) if self.base_name.lower().endswith(".gz") else file  # type: ignore[return-value]
+
+    def lines(self, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+        """Lines without their ends, with their numbers from 1; empty ones are left out."""
+        with self.open() as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    text = line.decode(encoding).rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{self.name}, line {number}: not {encoding} ({error.reason})") from error
+                if text:
+                    yield number, text
+
+    def json_rows(self, form: Literal["json", "python"] = "json") -> Iterator[tuple[int, dict[str, Any]]]:
+        """One object a line, with its line number; `python` for the files that write dictionaries as Python does."""
+        parse: Callable[[str], Any] = json.loads if form == "json" else ast.literal_eval
+        for number, line in self.lines():
+            try:
+                row = parse(line)
+            except (ValueError, SyntaxError) as error:
+                raise DataError(
+                    f"{self.name}, line {number}: no {form} object ({str(error)[:100]}); download the file again"
+                ) from error
+            if not isinstance(row, dict):
+                raise DataError(f"{self.name}, line {number}: {type(row).__name__} where an object was expected")
+            yield number, row
+
+    def delimited_rows(
+        self, delimiter: str, names: Sequence[str], *, encoding: str = "utf-8"
+    ) -> Iterator[tuple[int, dict[str, str]]]:
+        """Fields of lines without a header and without quotes, whatever the length of the delimiter."""
+        for number, line in self.lines(encoding):
+            fields = line.split(delimiter)
+            if len(fields) != len(names):
+                raise DataError(
+                    f"{self.name}, line {number}: {len(fields)} fields separated by {delimiter!r}, not the "
+                    f"{len(names)} of this format ({', '.join(names)}); is it another version of the data set?"
+                )
+            yield number, dict(zip(names, fields, strict=True))
+
+    def csv_tables(
+        self,
+        columns: Mapping[str, pa.DataType],
+        *,
+        delimiter: str = ",",
+        names: Sequence[str] | None = None,
+        quotes: bool = True,
+        encoding: str = "utf-8",
+    ) -> Iterator[pa.Table]:
+        """Some columns of a delimited file, block by block.
+
+        Args:
+            columns: which, and what they hold; an empty cell is missing.
+            names: of all columns, for a file without a header.
+            quotes: whether cells may be in quotation marks.
+
+        Raises:
+            DataError: a column is missing or a cell is of another type; says where.
+        """
+        with self.open() as file, _explained(self.name):
+            reader = pa_csv.open_csv(
+                file,
+                read_options=pa_csv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES, encoding=encoding),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict(columns),
+                    include_columns=list(columns),
+                    strings_can_be_null=True,
+                    null_values=[""],
+                ),
+            )
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+    def parquet_tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of a Parquet file, block by block.
+
+        Raises:
+            DataError: a column is missing.
+        """
+        with self.open() as file, _explained(self.name):
+            parquet = pq.ParquetFile(file if file.seekable() else io.BytesIO(file.read()))
+            missing = [column for column in columns if column not in parquet.schema_arrow.names]
+            if missing:
+                raise DataError(f"{self.name}: no column {missing[0]!r}; the columns are {parquet.schema_arrow.names}")
+            for batch in parquet.iter_batches(ROWS_A_BATCH, columns=list(columns)):
+                yield pa.Table.from_batches([batch])
+
+
+def tables_of_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Rows that Python made as tables of `ROWS_A_BATCH` rows; at least one, maybe empty."""
+    remaining = iter(rows)
+    block = list(islice(remaining, ROWS_A_BATCH))
+    yield pa.Table.from_pylist(block, schema=schema)
+    while block := list(islice(remaining, ROWS_A_BATCH)):
+        yield pa.Table.from_pylist(block, schema=schema)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Errors of readers and decompressors, with the file and what to do."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise DataError(f"{name} is truncated or damaged ({error}); download it again") from error
+    except (pa.ArrowInvalid, pa.ArrowKeyError, csv.Error) as error:
+        raise DataError(
+            f"{name} is not in the published format ({str(error)[:200]}); is it another version, or edited?"
+        ) from error
