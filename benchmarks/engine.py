@@ -93,17 +93,21 @@ def make_catalog(scorer: RecBaseScorer, num_items: int, seed: int) -> ItemCatalo
     )
 
 
+def synchronize() -> None:
+    """Wait for the accelerator, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def seconds_of(work: Callable[[], Any], repeats: int) -> list[float]:
     """Wall time of each repeat, after one that does not count."""
     work()
     times = []
     for _ in range(repeats):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
         times.append(time.perf_counter() - start)
     return times
 
@@ -267,11 +271,13 @@ def timed(methods: dict[type, tuple[str, ...]]) -> Iterator[list[float]]:
     def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             nonlocal depth
+            synchronize()
             start, depth = time.perf_counter(), depth + 1
             try:
                 return method(*arguments, **options)
             finally:
                 depth -= 1
+                synchronize()
                 if depth == 0:
                     spent.append(time.perf_counter() - start)
 

@@ -69,7 +69,10 @@ class RecBaseScoringPipeline(Pipeline):
     def _codes_of_strings(self, items: list[str]) -> Any:
         """Codes of strings such as `<a_3><b_0><c_17><d_5>`, or of texts."""
         tokens = [self.tokenizer.tokenize(item) for item in items]
-        if all("".join(parts) == item.strip() for parts, item in zip(tokens, items, strict=True)):
+        are_codes = {"".join(parts) == item.strip() for parts, item in zip(tokens, items, strict=True)}
+        if len(are_codes) == 2:
+            raise ValueError("recbase-scoring: give all items as code tokens or all as texts, not mixed")
+        if are_codes == {True}:
             return self.tokenizer.layout.ids_to_codes([self.tokenizer.convert_tokens_to_ids(parts) for parts in tokens])
         if self.tokenizer.collisions != "keep":
             raise ValueError(
@@ -82,6 +85,8 @@ class RecBaseScoringPipeline(Pipeline):
         self, model_inputs: dict[str, torch.Tensor], candidates_per_forward: int = 256
     ) -> dict[str, torch.Tensor]:
         history, candidates = model_inputs["history"], model_inputs["candidates"]
+        if len(history) > 1:
+            raise ValueError("recbase-scoring takes one request at a time; leave batch_size at 1, or use RecBaseScorer")
         candidates = candidates.reshape(-1, candidates.shape[-1])
         prefix = DynamicCache(config=self.model.config)
         first = self.model(history, past_key_values=prefix, use_cache=True, logits_to_keep=1).logits

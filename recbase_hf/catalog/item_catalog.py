@@ -118,7 +118,7 @@ class ItemCatalog:
         added. A scorer accepts it only if it has the scorer's fingerprint.
 
         Args:
-            items: a table as in `from_items`; text columns are optional.
+            items: a table as in `from_items`; text columns are optional, unless the tokenizer's template names them.
             codes: (items, levels) integers from 0, in the rows of the table, or a file that `read_codes` reads.
             codebook_size: codes a level.
             first_key: of an index file, 0 or 1: the key of the first row.

@@ -15,7 +15,7 @@ import numpy as np
 
 from recbase_hf.errors import DataError
 
-__all__ = ["CodeTrie", "build_trie", "expand_ranges"]
+__all__ = ["CodeTrie", "build_trie"]
 
 LARGEST = np.iinfo(np.int32).max
 """Items at most, and the largest code: all numbers in a trie are int32."""
@@ -48,7 +48,7 @@ class CodeTrie:
     leaves: np.ndarray
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "tensors"}  # of one device
+        return {name: value for name, value in vars(self).items() if name != "tensors"}  # of devices
 
     @property
     def num_levels(self) -> int:
@@ -75,8 +75,12 @@ class CodeTrie:
         >>> build_trie(np.array([[1, 0], [0, 2], [1, 1]]), codebook_size=3).paths(np.array([2, 1])).tolist()
         [[1, 2], [0, 0]]
         """
-        node = self.leaves[rows]
-        paths = np.empty((len(node), self.num_levels), dtype=np.int32)
+        return self.paths_to(self.leaves[rows])
+
+    def paths_to(self, leaves: np.ndarray) -> np.ndarray:
+        """(n, levels) int32: the nodes at depths 1..levels on the way to each of (n,) leaves."""
+        paths = np.empty((len(leaves), self.num_levels), dtype=np.int32)
+        node = leaves
         for level in reversed(range(self.num_levels)):
             paths[:, level] = node
             node = self.parents[level][node]
@@ -93,32 +97,6 @@ class CodeTrie:
         for first_child in self.first_child[depth:]:
             starts, ends = first_child[starts], first_child[ends]
         return starts.astype(np.int64), ends.astype(np.int64)
-
-    def legal_codes(self, depth: int, nodes: np.ndarray) -> np.ndarray:
-        """(n, codebook_size) bool: the codes that continue each of (n,) nodes of a depth in this catalog."""
-        nodes = np.asarray(nodes, dtype=np.int64)
-        rows, children = expand_ranges(self.first_child[depth][nodes], self.first_child[depth][nodes + 1])
-        legal = np.zeros((len(nodes), self.codebook_size), dtype=bool)
-        legal[rows, self.codes[depth][children]] = True
-        return legal
-
-
-def expand_ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All positions in (n,) ranges, one range after the other.
-
-    Returns:
-        rows: (positions,) int64, the number of the range that the position is in.
-        positions: (positions,) int64.
-
-    >>> rows, positions = expand_ranges(np.array([4, 9, 0]), np.array([6, 9, 1]))
-    >>> rows.tolist(), positions.tolist()
-    ([0, 0, 2], [4, 5, 0])
-    """
-    starts = np.asarray(starts, dtype=np.int64)
-    counts = np.asarray(ends, dtype=np.int64) - starts
-    rows = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    counts_before = np.cumsum(counts) - counts
-    return rows, np.arange(len(rows), dtype=np.int64) + np.repeat(starts - counts_before, counts)
 
 
 def build_trie(codes: np.ndarray, codebook_size: int) -> CodeTrie:

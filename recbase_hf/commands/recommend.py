@@ -25,6 +25,7 @@ class Recommend:
     alpha: float = option(0.0, help="share of the score under an empty history that is taken off, 0 to 1")
     search: str = option("exact", help="how the best are found", choices=("exact", "beam"))
     num_beams: int | None = option(None, help="of the search by beams; default 200, or twice k if that is more")
+    memory_budget: int = option(1 << 30, help="bytes for what goes through the model at a time, beside the weights")
     exclude: tuple[str, ...] = option((), help="item ids that must not come back, beside those of the history")
 
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, recommend and print."""
     options = parse_arguments(Recommend, arguments, program="recbase recommend", description=Recommend.__doc__ or "")
     log_to_terminal()
-    scorer = RecBaseScorer.from_pretrained(options.model)
+    scorer = RecBaseScorer.from_pretrained(options.model, memory_budget=options.memory_budget)
     catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=scorer.tokenizer)
     found = scorer.recommend(
         options.history,

@@ -32,12 +32,14 @@ class Score:
     output: str = option("runs/scores", help="folder of the Parquet shards")
     method: str = option("catalog", help="score", choices=("catalog", "joint"))
     alpha: float = option(0.0, help="share of the score under an empty history that is taken off, 0 to 1")
+    memory_budget: int = option(1 << 30, help="bytes for what goes through the model at a time, beside the weights")
     rows_per_part: int = option(4096, help="rows in memory, and rows that an interruption may cost")
 
 
 def score(options: Score, accelerator: Any) -> list[Path]:
     """Score and write; returns the shards, in the table's order."""
-    scorer = RecBaseScorer.from_pretrained(options.model, device=str(accelerator.device))
+    device, budget = str(accelerator.device), options.memory_budget
+    scorer = RecBaseScorer.from_pretrained(options.model, device=device, memory_budget=budget)
     shards = score_table(
         scorer,
         options.table,

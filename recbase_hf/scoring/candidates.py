@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbase_hf.catalog.trie import CodeTrie
 from recbase_hf.scoring.tree_attention import EncodedHistories
 from recbase_hf.scoring.walk import Walker
 
@@ -35,23 +34,14 @@ def score_leaves(
     """
     sizes = [len(part) for part in leaves]
     users = np.repeat(np.arange(len(leaves)), sizes)
-    num_leaves = walker.trie.trie.num_nodes(walker.trie.num_levels)
-    pairs = users * np.int64(num_leaves) + np.concatenate([*leaves, np.zeros(0, np.int64)])
+    pairs = users * np.int64(walker.num_leaves) + np.concatenate([*leaves, np.zeros(0, np.int64)])
     distinct, which = np.unique(pairs, return_inverse=True)
-    users, ids = np.divmod(distinct, num_leaves)
-    paths = _paths(walker.trie.trie, ids)
+    users, ids = np.divmod(distinct, walker.num_leaves)
+    paths = walker.trie.trie.paths_to(ids).astype(np.int64)
     scores = np.empty((len(distinct), walker.trie.num_levels), dtype=walker.numpy_dtype)
     for run in _runs(users, paths, max_nodes):
         scores[run] = _score_run(walker, histories, users[run], paths[run])
     return np.split(scores[which], np.cumsum(sizes)[:-1])
-
-
-def _paths(trie: CodeTrie, leaves: np.ndarray) -> np.ndarray:
-    """(n, levels) int64: the nodes at depths 1..levels on the way to each of (n,) leaves."""
-    paths = [leaves]
-    for parents in reversed(trie.parents[1:]):
-        paths.append(parents[paths[-1]])
-    return np.stack(paths[::-1], axis=1).astype(np.int64)
 
 
 def _opens(users: np.ndarray, paths: np.ndarray) -> np.ndarray:

@@ -19,11 +19,12 @@ from transformers.generation import GenerateBeamDecoderOnlyOutput
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.fingerprints import require_same_fingerprint
 from recbase_hf.modeling.token_layout import TokenLayout
+from recbase_hf.scoring.choice import NamedItems
 from recbase_hf.scoring.item_filter import ItemFilter
 from recbase_hf.scoring.method import ScoreMethod, checked_method
 from recbase_hf.scoring.search import FoundLeaves, Search
 from recbase_hf.scoring.trie_tensors import TrieTensors
-from recbase_hf.scoring.walk import Walker
+from recbase_hf.scoring.walk import NAN_SCORES, Walker, evaluating
 
 __all__ = ["CatalogLogitsProcessor", "catalog_generate"]
 
@@ -130,7 +131,7 @@ class CatalogLogitsProcessor(LogitsProcessor):
         scores = scores.masked_fill(~legal.any(dim=1, keepdim=True), 0.0)  # a softmax over nothing would be NaN
         log_probabilities = scores.log_softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         if bool(log_probabilities[:, 0].isnan().any()):  # one NaN in a row makes all of the row NaN
-            raise ValueError("the model gives NaN scores; its weights are damaged: load them again")
+            raise ValueError(NAN_SCORES)
         return log_probabilities.masked_fill(~legal, float("-inf"))
 
     def _walk(self, trie: TrieTensors, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,10 +215,11 @@ def catalog_generate(
     histories = _without_padding(prompts, None if mask is None else mask[::num_beams])
 
     walker = Walker(model, TrieTensors.of(catalog.trie, model.device), checked_method(method))
-    everything = ItemFilter(walker.trie, [None] * len(prompts), [np.empty(0, dtype=np.int64)] * len(prompts))
+    everything = ItemFilter(walker.trie, [NamedItems(np.empty(0, dtype=np.int64), False)] * len(prompts))
     options = {"alpha": 0.0, "prior": None, "max_nodes": num_beams * len(prompts)}
-    search = Search(walker, walker.encode(histories), everything, **options)
-    ids, scores = _best(catalog, layout, search.beam(num_beams), k)
+    with evaluating(model):
+        found = Search(walker, walker.encode(histories), everything, **options).beam(num_beams)
+    ids, scores = _best(catalog, layout, found, k)
     sequences = torch.cat([prompts.repeat_interleave(k, dim=0), ids.to(prompts.device)], dim=1)
     if not generation_config.return_dict_in_generate:
         return sequences

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recbase_hf.catalog.trie import CodeTrie
+from recbase_hf.scoring.choice import NamedItems
 from recbase_hf.scoring.trie_tensors import TrieTensors, expand_ranges
 from recbase_hf.scoring.walk import Frontier
 
@@ -23,18 +24,13 @@ class ItemFilter:
 
     Args:
         trie: of the catalog, on the model's device.
-        allowed: for each user the catalog rows that may be recommended; None for all.
-        excluded: for each user the catalog rows that may not.
+        choices: which items each user may be recommended.
     """
 
-    def __init__(self, trie: TrieTensors, allowed: Sequence[np.ndarray | None], excluded: Sequence[np.ndarray]) -> None:
+    def __init__(self, trie: TrieTensors, choices: Sequence[NamedItems]) -> None:
         self._trie = trie
-        self._is_list = np.array([rows is not None for rows in allowed], dtype=bool)
-        # Of a user with a list of allowed items the named rows are these, of another the excluded ones.
-        self._named = [
-            np.unique(excluded_rows) if rows is None else np.setdiff1d(rows, excluded_rows)
-            for rows, excluded_rows in zip(allowed, excluded, strict=True)
-        ]
+        self._is_list = np.array([choice.are_allowed for choice in choices], dtype=bool)
+        self._named = [choice.rows for choice in choices]
         counts = np.array([len(rows) for rows in self._named], dtype=np.int64)
         users = np.repeat(np.arange(len(counts)), counts)
         rows = np.concatenate([*self._named, np.zeros(0, dtype=np.int64)]).astype(np.int64)
@@ -69,4 +65,8 @@ class ItemFilter:
         """The catalog rows at a leaf that a user may be recommended, ascending."""
         trie = self._trie.trie
         rows = trie.items[trie.first_item[leaf] : trie.first_item[leaf + 1]]
-        return rows[np.isin(rows, self._named[user], assume_unique=True) == self._is_list[user]]
+        named = self._named[user]
+        place = np.searchsorted(named, rows)
+        is_named = place < len(named)
+        is_named[is_named] = named[place[is_named]] == rows[is_named]
+        return rows[is_named == self._is_list[user]]

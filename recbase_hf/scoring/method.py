@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-__all__ = ["ScoreMethod", "SearchMethod", "accumulation_dtype", "checked_beams", "checked_method"]
+__all__ = ["ScoreMethod", "SearchMethod", "accumulation_dtype", "checked_alpha", "checked_beams", "checked_method"]
 
 ScoreMethod = Literal["joint", "catalog"]
 """`joint`: each softmax over all codes of a level, the paper's score. `catalog`: each softmax over the codes that
@@ -26,6 +26,13 @@ def checked_method(method: str) -> ScoreMethod:
     if method not in get_args(ScoreMethod):
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(get_args(ScoreMethod))}")
     return method  # type: ignore[return-value]
+
+
+def checked_alpha(alpha: float) -> float:
+    """The share of the score under an empty history, if it is one."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must be between 0 and 1")
+    return float(alpha)
 
 
 def accumulation_dtype(model: Any) -> torch.dtype:

@@ -11,12 +11,13 @@ import numpy as np
 from recbase_hf.bundle import load_bundle, save_bundle
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.fingerprints import require_same_fingerprint
-from recbase_hf.scoring.choice import choose_items, is_one_list
+from recbase_hf.scoring.choice import ItemChoice, as_list, is_one_list
 from recbase_hf.scoring.engine import Engine
-from recbase_hf.scoring.method import ScoreMethod, SearchMethod, checked_beams, checked_method
+from recbase_hf.scoring.method import ScoreMethod, SearchMethod, checked_alpha, checked_beams, checked_method
 from recbase_hf.scoring.naive import score_naively
 from recbase_hf.scoring.session import RecBaseSession
 from recbase_hf.scoring.tree_attention import TREE_ATTENTION
+from recbase_hf.scoring.walk import evaluating
 
 __all__ = ["RecBaseScorer", "Recommendation"]
 
@@ -37,7 +38,8 @@ class RecBaseScorer:
     """Scores candidate items as the next item of a history, and recommends the best of a catalog.
 
     Args:
-        model: a `Qwen2ForCausalLM` over semantic IDs.
+        model: a `Qwen2ForCausalLM` over semantic IDs. It gets the attention `recbase_tree`, which is sdpa in all other
+            uses.
         tokenizer: the `RecBaseTokenizer` that it was trained with.
         strategy: `tree` (fast) or `naive` (one forward a candidate, the reference); both are exact.
         memory_budget: bytes for keys, values, activations and log-probabilities of what goes through the model
@@ -67,7 +69,7 @@ class RecBaseScorer:
         if recorded is not None:
             require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
         model.set_attn_implementation(TREE_ATTENTION)
-        self.model = model.eval()
+        self.model = model
         self.tokenizer = tokenizer
         self.strategy = strategy
         self.memory_budget = memory_budget
@@ -129,7 +131,7 @@ class RecBaseScorer:
         """Log-probability of each candidate as the next item.
 
         Args:
-            history: item ids, oldest first (may be empty), or one such list a user.
+            history: item ids, oldest first, or one such list a user; an empty list is one user without a history.
             candidates: item ids (an id may come twice), or one such list a user.
             catalog: holds all these items; made with this scorer's tokenizer.
             method: `catalog`, normalized over the items of the catalog, or `joint`, the paper's score.
@@ -164,6 +166,7 @@ class RecBaseScorer:
 
         With `catalog`, the last column includes minus the logarithm of the number of items that share the semantic ID.
         """
+        history, candidates = as_list(history), as_list(candidates)
         one_user = is_one_list(history) and is_one_list(candidates)
         histories, candidate_lists = ([history], [candidates]) if one_user else (history, candidates)
         if len(histories) != len(candidate_lists):
@@ -188,6 +191,7 @@ class RecBaseScorer:
         Raises:
             IndexError: a row is not one of the catalog.
         """
+        histories, candidates = ([np.asarray(rows) for rows in part] for part in (histories, candidates))
         for rows in (*histories, *candidates):
             if len(rows) and not 0 <= rows.min() <= rows.max() < len(catalog):
                 raise IndexError(
@@ -207,10 +211,13 @@ class RecBaseScorer:
         engine = self.engine(catalog, method, alpha)
         if self.strategy == "tree":
             return engine.score(histories, candidates)
-        scores = score_naively(self.model, catalog, histories, candidates, method=method)
-        if alpha:
-            empty = [rows[:0] for rows in histories]
-            prior = score_naively(self.model, catalog, empty, candidates, method=method)
+        with evaluating(self.model):
+            scores = score_naively(self.model, catalog, histories, candidates, method=method)
+            prior = None
+            if alpha:
+                empty = [rows[:0] for rows in histories]
+                prior = score_naively(self.model, catalog, empty, candidates, method=method)
+        if prior is not None:
             scores = [part - alpha * of_empty for part, of_empty in zip(scores, prior, strict=True)]
         return scores
 
@@ -234,7 +241,7 @@ class RecBaseScorer:
         """The `k` items of the catalog with the highest scores.
 
         Args:
-            history: item ids, oldest first (may be empty), or one such list a user.
+            history: as in `score`.
             k: how many.
             catalog: where to choose from.
             method: as in `score`.
@@ -255,11 +262,10 @@ class RecBaseScorer:
             UnknownItemError: an item is not in the catalog.
             ValueError: fewer than `k` items remain, or an argument does not fit.
         """
+        history = as_list(history)
         one_user = is_one_list(history)
         rows = [catalog.rows(ids) for ids in ([history] if one_user else history)]
-        choice = choose_items(
-            catalog, rows, allowed=allowed, exclude=exclude, exclude_history=exclude_history, mask=mask
-        )
+        choice = ItemChoice(catalog, rows, allowed=allowed, exclude=exclude, exclude_history=exclude_history, mask=mask)
         beams = checked_beams(search, num_beams, k)
         engine = self.engine(catalog, method, alpha)
         found = engine.recommend([self.kept(part) for part in rows], k, choice, num_beams=beams)
@@ -310,8 +316,5 @@ class RecBaseScorer:
             ValueError: the method is unknown or alpha is out of range.
         """
         require_same_fingerprint(tokenizer=self.tokenizer.fingerprint, catalog=catalog.fingerprint)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; it must be between 0 and 1")
-        return Engine(
-            self.model, catalog, method=checked_method(method), alpha=float(alpha), memory_budget=self.memory_budget
-        )
+        options = {"method": checked_method(method), "alpha": checked_alpha(alpha)}
+        return Engine(self.model, catalog, memory_budget=self.memory_budget, **options)  # type: ignore[arg-type]

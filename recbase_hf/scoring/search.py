@@ -8,7 +8,7 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recbase_hf.scoring.item_filter import ItemFilter
+from recbase_hf.scoring.prior import PriorOffsets
 from recbase_hf.scoring.tree_attention import EncodedHistories
 from recbase_hf.scoring.walk import Frontier, Walker
 
@@ -45,7 +46,7 @@ class Search:
     Args:
         items: which items each user may be recommended.
         alpha: the share of the prior that is taken off, 0 to 1.
-        prior: `EmptyHistoryPrior.offsets` for this alpha; None if it is 0.
+        prior: `EmptyHistoryPrior.for_search` with this alpha; None if it is 0.
         max_nodes: nodes that go through the model at a time; at least users times beams.
     """
 
@@ -56,7 +57,7 @@ class Search:
         items: ItemFilter,
         *,
         alpha: float,
-        prior: Sequence[Tensor] | None,
+        prior: PriorOffsets | None,
         max_nodes: int,
     ) -> None:
         self.walker, self.trie, self.histories, self.items = walker, walker.trie, histories, items
@@ -111,13 +112,10 @@ class Search:
                 _, counts = torch.unique_consecutive(users, return_counts=True)
                 first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
                 beams = torch.arange(len(users), device=users.device) - first
-        scores, order = arrived.sort(dim=1, descending=True, stable=True)
-        leaves = leaves.gather(1, order)
-        found = torch.isfinite(scores)
-        return [
-            FoundLeaves(part[keep].cpu().numpy(), score[keep].cpu().numpy())
-            for part, score, keep in zip(leaves, scores, found, strict=True)
-        ]
+        arrived, order = arrived.sort(dim=1, descending=True, stable=True)
+        scores, leaves_of_users = arrived.cpu().numpy(), leaves.gather(1, order).cpu().numpy()
+        counts = np.isfinite(scores).sum(axis=1)
+        return [FoundLeaves(*parts) for parts in _cut(leaves_of_users, scores, counts)]
 
     # ---- exactly -----------------------------------------------------------------------------------------------
 
@@ -126,7 +124,8 @@ class Search:
         floor = self._floor(k)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         totals = torch.zeros_like(floor)
-        self._visit(self.walker.start(self.histories), totals, floor, self._highest_rest(), found)
+        highest_rest = None if self.prior is None else self.prior.highest_rest
+        self._visit(self.walker.start(self.histories), totals, floor, highest_rest, found)
         users, leaves, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
         best_first = np.lexsort((leaves, -scores, users))
         bounds = np.searchsorted(users[best_first], np.arange(1, len(floor)))
@@ -146,7 +145,7 @@ class Search:
         places = self.trie.on_codes(frontier.depth, rows, nodes)
         totals = totals[rows] + self.walker.log_probabilities(*frontier.open_end).view(-1)[places]
         if self.prior is not None:
-            totals += self.prior[frontier.depth][nodes]
+            totals += self.prior.offsets[frontier.depth][nodes]
         if depth == self.num_levels:
             totals += self.walker.leaf_terms(nodes)
         bounds = totals if highest_rest is None else totals + highest_rest[frontier.depth][nodes]
@@ -171,7 +170,7 @@ class Search:
         beams = first_beams(k)
         if beams * len(self.histories) <= self.max_nodes and 4 * k <= len(self.trie.codes[-1]):
             scores = [self._score_of_item(user, found, k) for user, found in enumerate(self.beam(beams))]
-            margin = max(_MARGIN, 8 * torch.finfo(self.walker.head.dtype).eps)
+            margin = max(_MARGIN, 8 * torch.finfo(self.histories.last_hidden.dtype).eps)
             scores = [score - margin * (1 + abs(score)) for score in scores]
         return torch.tensor(scores, dtype=self.walker.dtype, device=self.walker.device)
 
@@ -184,17 +183,6 @@ class Search:
                 return float(score)
         raise AssertionError("a beam as wide as k finds k items where there are k")
 
-    def _highest_rest(self) -> list[Tensor] | None:
-        """For each depth 1..levels (nodes,): what can still be added below a node; None if that is never positive."""
-        if self.prior is None:
-            return None
-        rest = [torch.zeros_like(self.prior[-1])]
-        for depth in range(self.num_levels - 1, 0, -1):
-            gains = (self.prior[depth] + rest[0]).cpu().numpy()
-            starts = self.trie.trie.first_child[depth][:-1]
-            rest.insert(0, torch.from_numpy(np.maximum.reduceat(gains, starts)).to(rest[0]))
-        return rest
-
     # ---- what both need ----------------------------------------------------------------------------------------
 
     def _code_scores(self, frontier: Frontier) -> Tensor:
@@ -204,7 +192,7 @@ class Search:
             legal = self.trie.legal_codes(frontier.depth, frontier.nodes)
             scores = scores.masked_fill(~legal, float("-inf"))
         if self.prior is not None:
-            scores = scores + self._on_codes(frontier, self.prior[frontier.depth])
+            scores = scores + self._on_codes(frontier, self.prior.offsets[frontier.depth])
         if self.walker.method == "catalog" and frontier.depth + 1 == self.num_levels:
             scores = scores - self._on_codes(frontier, self.trie.log_bucket_sizes)
         allowed = self.items.allowed_codes(frontier)
@@ -223,6 +211,11 @@ class Search:
         if depth == self.num_levels:
             return torch.zeros(len(leaves), dtype=self.walker.dtype, device=leaves.device)
         return (1 - self.alpha) * self.walker.leaf_terms(leaves)
+
+
+def _cut(leaves: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for of_user, score, count in zip(leaves, scores, counts, strict=True):
+        yield of_user[:count], score[:count]
 
 
 def _nothing(frontier: Frontier) -> Frontier:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from recbase_hf.scoring.choice import choose_items
+from recbase_hf.scoring.choice import ItemChoice
 from recbase_hf.scoring.engine import Engine
 from recbase_hf.scoring.method import ScoreMethod, SearchMethod, checked_beams
 from recbase_hf.scoring.tree_attention import EncodedHistories
@@ -31,7 +30,7 @@ class RecBaseSession:
     def __init__(self, scorer: RecBaseScorer, catalog: ItemCatalog, history: Sequence[Any]) -> None:
         self._scorer, self._catalog = scorer, catalog
         self._rows = catalog.rows(history)
-        self._encoded = self._encode()
+        self._encoded = self._encode(self._rows)
 
     @property
     def history(self) -> list[str]:
@@ -47,14 +46,13 @@ class RecBaseSession:
         Raises:
             UnknownItemError: the item is not in the catalog.
         """
-        rows = self._catalog.rows([item_id])
-        self._rows = np.concatenate([self._rows, rows])
-        if len(self._rows) > self._scorer.max_history:
-            self._encoded = self._encode()
+        new = self._catalog.rows([item_id])
+        rows = np.concatenate([self._rows, new])
+        if len(rows) > self._scorer.max_history:
+            encoded = self._encode(rows)
         else:
-            walker = self._engine("joint", 0.0).walker
-            with torch.inference_mode():
-                self._encoded = walker.extend(self._encoded, walker.layout.codes_to_ids(self._catalog.codes[rows])[0])
+            encoded = self._engine("joint", 0.0).extend(self._encoded, new)
+        self._rows, self._encoded = rows, encoded  # together, so that a failure above changes nothing
 
     def score(self, candidates: Sequence[Any], *, method: ScoreMethod = "catalog", alpha: float = 0.0) -> np.ndarray:
         """Log-probability of each candidate as the next item, (candidates,); as `RecBaseScorer.score`."""
@@ -79,22 +77,21 @@ class RecBaseSession:
     ) -> list[Recommendation]:
         """The `k` best items of the catalog; as `RecBaseScorer.recommend`."""
         engine = self._engine(method, alpha)
-        choice = choose_items(
+        choice = ItemChoice(
             self._catalog, [self._rows], allowed=allowed, exclude=exclude, exclude_history=exclude_history, mask=mask
         )
-        choice.require(k, len(self._catalog))
+        choice.require(k)
         beams = checked_beams(search, num_beams, k)
         sizes = engine.batch_sizes([self._kept], beams or 1)
-        (found,) = engine.recommend_encoded(self._encoded, [self._kept], k, choice, sizes, num_beams=beams)
+        (found,) = engine.recommend_encoded(self._encoded, [self._kept], k, [choice.of(0)], sizes, num_beams=beams)
         return self._scorer.recommendations(self._catalog, *found)
 
     @property
     def _kept(self) -> np.ndarray:
         return self._scorer.kept(self._rows)
 
-    def _encode(self) -> EncodedHistories:
-        with torch.inference_mode():
-            return self._engine("joint", 0.0).encode([self._kept])
+    def _encode(self, rows: np.ndarray) -> EncodedHistories:
+        return self._engine("joint", 0.0).encode([self._scorer.kept(rows)])
 
     def _engine(self, method: ScoreMethod, alpha: float) -> Engine:
         return self._scorer.engine(self._catalog, method, alpha)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.files import atomic_file, read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 from recbase_hf.progress import progress
-from recbase_hf.scoring.method import ScoreMethod, checked_method
+from recbase_hf.scoring.engine import adapters_of
+from recbase_hf.scoring.method import ScoreMethod, checked_alpha, checked_method
 from recbase_hf.scoring.table_rows import LongTable, LongTableSource, as_schema, open_table
 
 if TYPE_CHECKING:
@@ -80,10 +80,8 @@ def score_table(
         raise FileExistsError(f"{output} is a file; name a folder for the scores")
     if rows_per_part < 1:
         raise ValueError(f"rows_per_part is {rows_per_part}; it must be at least 1")
-    if not math.isfinite(alpha):
-        raise ValueError(f"alpha is {alpha}; it must be a number")
     require_same_fingerprint(tokenizer=scorer.tokenizer.fingerprint, catalog=catalog.fingerprint)
-    options = {"method": checked_method(method), "alpha": float(alpha)}
+    options = {"method": checked_method(method), "alpha": checked_alpha(alpha)}
     rows = open_table(table)
     _require_columns(rows)
     settings = {
@@ -261,10 +259,11 @@ def _is_list_of_ids(kind: pa.DataType) -> bool:
 
 
 def _hash_of_model(model: Any) -> str:
-    """Hash of all weights."""
+    """Hash of all weights, of how they are put together, and of which adapters are active."""
     import torch
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    digest.update(repr(adapters_of(model)).encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

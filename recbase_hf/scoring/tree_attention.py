@@ -74,22 +74,7 @@ class TreeAttention:
     ) -> None:
         self.own = NodeStates()
         self._histories, self._above, self._absent = histories, above, absent
-        present, counts = torch.unique_consecutive(users, return_counts=True)
-        first, last = int(present[0]), int(present[-1])
-        self._users = slice(first, last + 1)
-        self._longest = int(counts.max())
-        size = (last - first + 1) * self._longest
-        # Each user's nodes stand in a row of a grid, because a matrix product takes no ragged batch.
-        self._position: Tensor | None = None
-        if len(users) < size:
-            starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-            rank = torch.arange(len(users), device=users.device) - starts
-            self._position = (users - first) * self._longest + rank
-        lengths = histories.lengths[self._users]
-        self._padding: Tensor | None = None
-        if bool((lengths < histories.keys[0].shape[2]).any()):
-            columns = torch.arange(histories.keys[0].shape[2], device=users.device)
-            self._padding = (columns >= lengths[:, None])[:, None, None, :]
+        self._bands = _bands(users, histories)
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """Attention of (1, heads, nodes, width) queries, (1, nodes, heads, width)."""
@@ -97,21 +82,15 @@ class TreeAttention:
         self.own.values.append(values[0])
         key_value_heads, width = keys.shape[1], query.shape[3]
         query = query[0].unflatten(0, (key_value_heads, -1)) * scaling
-        past_keys, past_values = self._histories.keys[layer][self._users], self._histories.values[layer][self._users]
-
-        to_history = self._to_grid(query) @ past_keys.transpose(2, 3)
-        if self._padding is not None:
-            to_history = to_history.masked_fill(self._padding, float("-inf"))
         above_keys, above_values = zip(*(self._ancestors(layer, *source) for source in self._above), strict=True)
         to_above = torch.stack([(query * part[:, None]).sum(dim=-1) for part in above_keys], dim=-1)
         if self._absent is not None:
             to_above = to_above.masked_fill(self._absent, float("-inf"))
 
-        both = torch.cat([to_history, self._to_grid(to_above)], dim=-1)
-        weights = both.softmax(dim=-1, dtype=torch.promote_types(both.dtype, torch.float32)).to(both.dtype)
-        of_history, of_above = weights.split([to_history.shape[-1], to_above.shape[-1]], dim=-1)
-        output = self._from_grid(of_history @ past_values)
-        for column, part in zip(self._from_grid(of_above).unbind(dim=-1), above_values, strict=True):
+        past = self._histories.keys[layer], self._histories.values[layer]
+        parts = [band.attend(query[:, :, band.nodes], to_above[:, :, band.nodes], *past) for band in self._bands]
+        output, of_above = (torch.cat(part, dim=2) for part in zip(*parts, strict=True))
+        for column, part in zip(of_above.unbind(dim=-1), above_values, strict=True):
             output = output + column[..., None] * part[:, None]
         return output.reshape(-1, output.shape[2], width).transpose(0, 1)[None]
 
@@ -120,6 +99,38 @@ class TreeAttention:
         states = states or self.own
         keys, values = states.keys[layer], states.values[layer]
         return (keys, values) if rows is None else (keys[:, rows], values[:, rows])
+
+
+class _Band:
+    """Neighboring users with about as many nodes each: a row of a grid for every user.
+
+    A matrix product takes no ragged batch, so that users with fewer nodes than the longest row are padded.
+    """
+
+    def __init__(self, users: slice, nodes: slice, counts: Tensor, histories: EncodedHistories) -> None:
+        self.nodes = nodes
+        self._users, self._longest = users, int(counts.max())
+        size, total = len(counts) * self._longest, nodes.stop - nodes.start
+        self._position: Tensor | None = None
+        if total < size:
+            row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts, output_size=total)
+            rank = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[row]
+            self._position = row * self._longest + rank
+        lengths, longest_history = histories.lengths[users], histories.keys[0].shape[2]
+        self._padding: Tensor | None = None
+        if bool((lengths < longest_history).any()):
+            columns = torch.arange(longest_history, device=counts.device)
+            self._padding = (columns >= lengths[:, None])[:, None, None, :]
+
+    def attend(self, query: Tensor, to_above: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What the nodes take from the history, and the weights of their ancestors."""
+        to_history = self._to_grid(query) @ keys[self._users].transpose(2, 3)
+        if self._padding is not None:
+            to_history = to_history.masked_fill(self._padding, float("-inf"))
+        both = torch.cat([to_history, self._to_grid(to_above)], dim=-1)
+        weights = both.softmax(dim=-1, dtype=torch.promote_types(both.dtype, torch.float32)).to(both.dtype)
+        of_history, of_above = weights.split([to_history.shape[-1], to_above.shape[-1]], dim=-1)
+        return self._from_grid(of_history @ values[self._users]), self._from_grid(of_above)
 
     def _to_grid(self, nodes: Tensor) -> Tensor:
         """(key-value heads, group, nodes, c) as (users, key-value heads, group * longest, c)."""
@@ -133,6 +144,27 @@ class TreeAttention:
         """The reverse of `_to_grid`."""
         nodes = grid.unflatten(2, (-1, self._longest)).permute(1, 2, 0, 3, 4).flatten(2, 3)
         return nodes if self._position is None else nodes[:, :, self._position]
+
+
+def _bands(users: Tensor, histories: EncodedHistories) -> list[_Band]:
+    """The users in as few bands as leave at most half of each grid empty."""
+    first = int(users[0])
+    counts = torch.bincount(users - first)
+    sizes = counts.tolist()
+    bands: list[_Band] = []
+    start = node = 0
+    while start < len(sizes):
+        stop, total, longest = start, 0, 0
+        while stop < len(sizes):
+            grown, highest = total + sizes[stop], max(longest, sizes[stop])
+            if stop > start and (stop + 1 - start) * highest > 2 * grown:
+                break
+            stop, total, longest = stop + 1, grown, highest
+        if total:
+            own = slice(first + start, first + stop)
+            bands.append(_Band(own, slice(node, node + total), counts[start:stop], histories))
+        start, node = stop, node + total
+    return bands
 
 
 def _attention(

@@ -44,12 +44,10 @@ class TrieTensors:
 
     @classmethod
     def of(cls, trie: CodeTrie, device: torch.device) -> TrieTensors:
-        """The tensors of a trie, made once for the device on which they were last asked for."""
+        """The tensors of a trie, made once for each device."""
         # Kept with the trie, and so gone with it: in a table of all tries, each would keep its own key alive.
-        made: TrieTensors | None = vars(trie).get("tensors")
-        if made is None or made.device != device:
-            made = vars(trie)["tensors"] = cls(trie, device)
-        return made
+        made: dict[torch.device, TrieTensors] = vars(trie).setdefault("tensors", {})
+        return made.get(device) or made.setdefault(device, cls(trie, device))
 
     def __init__(self, trie: CodeTrie, device: torch.device) -> None:
         def tensor(array: np.ndarray) -> Tensor:
@@ -65,7 +63,8 @@ class TrieTensors:
         self.codes = [tensor(part) for part in trie.codes]
         self.first_child = [tensor(part) for part in trie.first_child]
         self._tables: dict[int, Tensor] = {}
-        self.log_bucket_sizes = torch.from_numpy(np.log(trie.bucket_sizes)).to(device)
+        precise = torch.float32 if device.type == "mps" else torch.float64  # which has no float64
+        self.log_bucket_sizes = torch.from_numpy(np.log(trie.bucket_sizes)).to(device, precise)
 
     def children(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """All children of (n,) nodes of a depth: which of the nodes each is below, and its number; both (children,)."""

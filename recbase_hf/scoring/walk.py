@@ -9,7 +9,8 @@ share one history among candidates too; semantic IDs also share their prefixes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,11 @@ from recbase_hf.scoring.method import ScoreMethod, accumulation_dtype
 from recbase_hf.scoring.tree_attention import TREE_ATTENTION, EncodedHistories, NodeStates, TreeAttention
 from recbase_hf.scoring.trie_tensors import TrieTensors
 
-__all__ = ["Frontier", "Walker"]
+__all__ = ["NAN_SCORES", "Frontier", "Walker", "evaluating"]
+
+NAN_SCORES = (
+    "the model gives NaN scores; its weights are damaged (load them again), or overflow in float16 (use bfloat16)"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,28 @@ class Frontier:
         return self.depth, self.nodes, self.hidden
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """In evaluation mode, without gradients; a model that is being trained goes on training afterwards."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if was_training:
+            model.train()
+
+
+def _require_supported(model: Any) -> None:
+    if any(kind != "full_attention" for kind in model.config.layer_types):
+        raise ValueError("the model has layers that do not see the whole history; use_sliding_window must be False")
+    adapters = getattr(model, "peft_config", {})
+    if any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters.values()):
+        raise ValueError("the adapter adds tokens to each prompt, which scoring does not; use LoRA")
+
+
 class Walker:
     """A language model and a trie.
 
@@ -66,14 +93,20 @@ class Walker:
     def __init__(self, model: Any, trie: TrieTensors, method: ScoreMethod) -> None:
         if model.config._attn_implementation != TREE_ATTENTION:
             model.set_attn_implementation(TREE_ATTENTION)
+        _require_supported(model)
         self.decoder = model.get_decoder()
-        self.head = model.get_output_embeddings().weight
+        self.head = model.get_output_embeddings()
         self.config = model.config
         self.trie = trie
         self.layout = TokenLayout(trie.num_levels, trie.codebook_size)
         self.method = method
         self.dtype = accumulation_dtype(model)
         self.device = model.device
+
+    @property
+    def num_leaves(self) -> int:
+        """Semantic IDs of the catalog."""
+        return self.trie.trie.num_nodes(self.trie.num_levels)
 
     @property
     def numpy_dtype(self) -> type[np.floating]:
@@ -123,14 +156,20 @@ class Walker:
         Raises:
             ValueError: a probability is not a number.
         """
-        # Only this level's rows of the head: probability on other levels' tokens is none of an item's.
-        logits = (hidden @ self.head[self.layout.level_ids(depth)].T).to(self.dtype)
+        logits = self._logits(self.layout.level_ids(depth), hidden)
         if self.method == "catalog":
             logits.masked_fill_(~self.trie.legal_codes(depth, nodes), float("-inf"))
         log_probabilities = logits.log_softmax(dim=-1)
         if bool(log_probabilities[:, 0].isnan().any()):  # one NaN in a row makes all of the row NaN
-            raise ValueError("the model gives NaN scores; its weights are damaged: load them again")
+            raise ValueError(NAN_SCORES)
         return log_probabilities
+
+    def _logits(self, tokens: slice, hidden: Tensor) -> Tensor:
+        """Of one level's tokens alone: probability on other levels' tokens is none of an item's."""
+        if type(self.head) is not torch.nn.Linear:  # an adapter changes what it does
+            return self.head(hidden)[:, tokens].to(self.dtype)
+        # In half precision different logits would become equal.
+        return hidden.to(self.dtype) @ self.head.weight[tokens].to(self.dtype).T
 
     def descend(self, histories: EncodedHistories, frontier: Frontier, parents: Tensor, nodes: Tensor) -> Frontier:
         """Go to chosen children.
@@ -189,7 +228,9 @@ class Walker:
         So it is with `catalog` where a single semantic ID is left: the model need not be asked.
         """
         is_single, leaf = self.trie.leads_to_one_leaf(depth, nodes)
-        return is_single if self.method == "catalog" or depth == self.trie.num_levels else is_single & False, leaf
+        if self.method == "joint" and depth < self.trie.num_levels:
+            is_single = torch.zeros_like(is_single)
+        return is_single, leaf
 
     def leaf_terms(self, leaves: Tensor) -> Tensor:
         """What is added to the last code's log-probability, (n,): `catalog` shares it among the colliding items."""
