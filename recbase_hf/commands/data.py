@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.config import option, parse_arguments
-from recbase_hf.data.prepare.prepared import prepare
+from recbase_hf.data.checks import check_tables
+from recbase_hf.data.prepare.own_csv import CsvColumns, own_data
+from recbase_hf.data.prepare.prepared import PublishedData, prepare
 from recbase_hf.data.prepare.registry import DATA_SETS, published_data
 
-__all__ = ["List", "Prepare", "main"]
+__all__ = ["Check", "FromCsv", "List", "Prepare", "main"]
+
+_UNKNOWN = "interactions of items that the item table lacks: leave out and count, or refuse"
 
 
 @dataclass(frozen=True)
@@ -28,17 +33,43 @@ class Prepare:
     name: str = option(help="as recbase data list says")
     raw: str = option(help="folder with the raw files, as published")
     out: str = option(help="folder for the tables")
-    unknown_items: str = option(
-        "drop",
-        help="interactions of items that the item table lacks: leave out and count, or refuse",
-        choices=("drop", "error"),
-    )
+    unknown_items: str = option("drop", help=_UNKNOWN, choices=("drop", "error"))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look over a folder in the two-table form; the exit code is 1 if something in it is an error."""
+
+    folder: str = option(help="folder with items.* and interactions.*")
+
+
+@dataclass(frozen=True)
+class FromCsv:
+    """Turn an ordinary log, a delimited file with a header, into the two-table form."""
+
+    log: str = option(help="the file, an event a row")
+    user_id: str = option(help="its column of the user")
+    item_id: str = option(help="its column of the item")
+    out: str = option(help="folder for the tables")
+    timestamp: str | None = option(None, help="its column of the time, seconds since 1970 or ISO 8601")
+    order: str | None = option(None, help="its column of the place in the user's history")
+    rating: str | None = option(None, help="its column of the grade")
+    label: str | None = option(None, help="its column of liked (1) or not (0)")
+    items: str | None = option(None, help="file of the items; default: the texts stand in the log")
+    items_id: str | None = option(None, help="its column of the item; default as in the log")
+    texts: tuple[str, ...] = option((), help="columns that make an item's text; default all of the file of the items")
+    delimiter: str = option(",", help="between cells; `tab` is one too")
+    encoding: str = option("utf-8", help="of the files")
+    unknown_items: str = option("drop", help=_UNKNOWN, choices=("drop", "error"))
 
 
 def list_data(options: List) -> None:
     """Print the registry."""
     for name in options.names or sorted(DATA_SETS):
         published = published_data(name)
+        if not options.names:  # one line each; there are many
+            print(f"{name:45} {published.domain:20} {published.source}")
+            continue
         print(f"{name} ({published.domain})")
         print(f"  files    {', '.join(published.files)}")
         print(f"  from     {published.source}")
@@ -49,25 +80,57 @@ def list_data(options: List) -> None:
 
 def prepare_data(options: Prepare) -> None:
     """Prepare and print what came out."""
-    facts = prepare(
-        published_data(options.name),
-        options.raw,
-        options.out,
-        unknown_items=options.unknown_items,  # type: ignore[arg-type]
+    _prepare(published_data(options.name), options.raw, options)
+
+
+def from_csv(options: FromCsv) -> None:
+    """Map and print what came out."""
+    log = Path(options.log)
+    columns = CsvColumns(
+        log=log,
+        user_id=options.user_id,
+        item_id=options.item_id,
+        timestamp=options.timestamp,
+        order=options.order,
+        rating=options.rating,
+        label=options.label,
+        items=None if options.items is None else Path(options.items),
+        items_id=options.items_id,
+        texts=options.texts,
+        delimiter="\t" if options.delimiter == "tab" else options.delimiter,
+        encoding=options.encoding,
     )
+    _prepare(own_data(columns), str(log.parent), options)
+
+
+def _prepare(published: PublishedData, raw: str, options: Prepare | FromCsv) -> None:
+    facts = prepare(published, raw, options.out, unknown_items=options.unknown_items)  # type: ignore[arg-type]
     rows = ", ".join(f"{count:,} {name}" for name, count in facts["rows"].items())
     print(f"{options.out}: {rows}; license: {facts['license']}")
-    for name, what in (
-        ("repeated_items", "rows of items that came before"),
-        ("interactions_of_unknown_items", "interactions of items without a row"),
-    ):
+    left_out = {
+        "repeated_items": "rows of items that came before",
+        "interactions_of_unknown_items": "interactions of items without a row",
+    }
+    for name, what in left_out.items():
         if facts[name]:
             print(f"left out: {facts[name]:,} {what}")
+
+
+def check(options: Check) -> None:
+    """Print the findings."""
+    findings = check_tables(options.folder)
+    for finding in findings:
+        print(f"{finding.level:8} {finding.message}")
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(1)
+    print(f"{options.folder}: fit for training and evaluation")
 
 
 COMMANDS: dict[str, tuple[type, Callable[..., None], str]] = {
     "list": (List, list_data, "what there is"),
     "prepare": (Prepare, prepare_data, "raw files to tables"),
+    "from-csv": (FromCsv, from_csv, "an ordinary log to tables"),
+    "check": (Check, check, "what is wrong with tables, and the fix"),
 }
 
 
@@ -82,8 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(usage)
         return
     options, run, _ = COMMANDS[arguments[0]]
-    if options is Prepare and arguments[1:] and not arguments[1].startswith("-"):
-        arguments.insert(1, "--name")  # `prepare NAME`, as everybody would type it
+    first = {Prepare: "--name", Check: "--folder"}.get(options)
+    if first and arguments[1:] and not arguments[1].startswith("-"):
+        arguments.insert(1, first)  # `prepare NAME`, `check FOLDER`, as everybody would type it
     log_to_terminal()
     run(
         parse_arguments(

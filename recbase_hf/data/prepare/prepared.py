@@ -149,7 +149,8 @@ class _KnownItems:
         lost = table.num_rows - pc.sum(keep).as_py() if table.num_rows else 0
         if lost:
             self.unknown_rows += lost
-            unknown = [item_id for item_id in distinct if item_id not in self._ids]
+            listed = self.unknown_examples
+            unknown = [item_id for item_id in distinct if item_id not in self._ids and item_id not in listed]
             self.unknown_examples += unknown[: _LISTED - len(self.unknown_examples)]
             table = table.filter(keep)
         return table

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from recbase_hf.data.prepare.adapters import movielens
+from recbase_hf.data.prepare.adapters import (
+    amazon,
+    amazon_m2,
+    ebnerd,
+    goodreads,
+    google_local,
+    hm,
+    hotelrec,
+    lastfm,
+    microlens,
+    mind,
+    movielens,
+    netflix,
+    ninerec,
+    pens,
+    pixelrec,
+    pog,
+    recbench,
+    steam,
+    yelp,
+)
 from recbase_hf.data.prepare.prepared import PublishedData
 from recbase_hf.errors import DataError
 
 __all__ = ["DATA_SETS", "published_data"]
 
-_MODULES = (movielens,)
+_MODULES = (
+    amazon,
+    amazon_m2,
+    ebnerd,
+    goodreads,
+    google_local,
+    hm,
+    hotelrec,
+    lastfm,
+    microlens,
+    mind,
+    movielens,
+    netflix,
+    ninerec,
+    pens,
+    pixelrec,
+    pog,
+    recbench,
+    steam,
+    yelp,
+)
 
 DATA_SETS: dict[str, PublishedData] = {
     published.name: published for module in _MODULES for published in module.PUBLISHED

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
+from recbase_hf.data.prepare.ratings import LABEL_RULE, liked
 from recbase_hf.data.prepare.raw_files import RawFile, RawFolder, tables_of_rows
 
 __all__ = ["PUBLISHED", "movielens_1m", "movielens_100k", "movielens_csv"]
@@ -83,11 +84,8 @@ def _ratings(file: RawFile, columns: list[str], **options: Any) -> Iterator[pa.T
 
 
 def _liked(table: pa.Table) -> pa.Table:
-    """Ratings above 3 are liked, those below are not, and 3 is neither."""
     rating, timestamp = pc.cast(table["rating"], pa.float64()), pc.cast(table["timestamp"], pa.int64())
-    label = pc.if_else(pc.equal(rating, 3.0), pa.scalar(None, pa.int8()), pc.cast(pc.greater(rating, 3.0), pa.int8()))
-    columns = [table["user_id"], table["item_id"], rating, timestamp, label]
-    return pa.table(columns, schema=INTERACTIONS)
+    return pa.table([table["user_id"], table["item_id"], rating, timestamp, liked(rating)], schema=INTERACTIONS)
 
 
 def _published(name: str, files: tuple[str, ...], adapter: Callable[[RawFolder], PreparedTables]) -> PublishedData:
@@ -98,7 +96,7 @@ def _published(name: str, files: tuple[str, ...], adapter: Callable[[RawFolder],
         source="https://grouplens.org/datasets/movielens/",
         files=files,
         text_fields=("title", "year", "genres"),
-        label_rule="rating above 3; below 3 is disliked, 3 neither",
+        label_rule=LABEL_RULE,
         adapter=adapter,
     )
 

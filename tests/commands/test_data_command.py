@@ -1,0 +1,75 @@
+"""`recbase data`: list, prepare, from-csv, check."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from recbase_hf.cli import main
+
+LOG = 'buyer;sku;name;when\n7;001;Chess;2024-01-02\n7;002;"Poker; deluxe";2024-01-03\n8;003;;2024-01-04\n'
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(LOG)
+    return path
+
+
+def from_csv(log, out, *more: str) -> None:
+    names = ["--user-id", "buyer", "--item-id", "sku", "--timestamp", "when", "--delimiter", ";"]
+    main(["data", "from-csv", "--log", str(log), "--out", str(out), *names, *more])
+
+
+def test_a_log_becomes_two_tables_that_pass_the_check(log, tmp_path, capsys):
+    out = tmp_path / "shop"
+    from_csv(log, out, "--texts", "name")
+    assert pq.read_table(out / "items.parquet").to_pylist()[1] == {"item_id": "002", "name": "Poker; deluxe"}
+    events = pq.read_table(out / "interactions.parquet").to_pylist()
+    assert [(row["user_id"], row["item_id"]) for row in events] == [("7", "001"), ("7", "002"), ("8", "003")]
+    main(["data", "check", str(out)])
+    assert "fit for training and evaluation" in capsys.readouterr().out
+
+
+def test_items_may_have_a_file_of_their_own_and_unknown_ones_are_counted(log, tmp_path, capsys):
+    items = tmp_path / "products.csv"
+    items.write_text("id;title;brand\n001;Chess;X\n002;Poker;Y\n")
+    from_csv(log, tmp_path / "shop", "--items", str(items), "--items-id", "id")
+    assert "left out: 1 interactions of items without a row" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "shop/items.parquet").column_names == ["item_id", "title", "brand"]
+    with pytest.raises(SystemExit, match="such as 003"):
+        from_csv(log, tmp_path / "other", "--items", str(items), "--items-id", "id", "--unknown-items", "error")
+    assert not (tmp_path / "other").exists()
+
+
+def test_wrong_names_delimiters_and_folders_are_said(log, tmp_path):
+    with pytest.raises(SystemExit, match="no column 'title'; the columns are"):
+        from_csv(log, tmp_path / "shop", "--texts", "title")
+    with pytest.raises(SystemExit, match="is the delimiter right"):
+        from_csv(log, tmp_path / "shop", "--texts", "name", "--delimiter", ",")
+    with pytest.raises(SystemExit, match="name the columns of the log"):
+        from_csv(log, tmp_path / "shop")
+    from_csv(log, tmp_path / "shop", "--texts", "name")
+    with pytest.raises(SystemExit, match="holds a data set already"):
+        from_csv(log, tmp_path / "shop", "--texts", "name")
+    with pytest.raises(SystemExit, match="there is no data set 'moovielens'"):
+        main(["data", "prepare", "moovielens", "--raw", str(tmp_path), "--out", str(tmp_path / "x")])
+
+
+def test_the_check_fails_on_errors(tmp_path, capsys):
+    (tmp_path / "items.csv").write_text("item_id,title\na,Chess\n")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nann,b\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "check", str(tmp_path)])
+    assert stopped.value.code == 1
+    assert "item 'b' is not in the item table" in capsys.readouterr().out
+
+
+def test_the_list_says_where_each_data_set_comes_from(capsys):
+    main(["data", "list"])
+    assert "movielens-1m" in capsys.readouterr().out
+    main(["data", "list", "--names", "movielens-1m"])
+    printed = capsys.readouterr().out
+    assert "ratings.dat" in printed
+    assert "https://grouplens.org" in printed
