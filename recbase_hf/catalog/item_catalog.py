@@ -219,9 +219,15 @@ class ItemCatalog:
             return np.array([self._row_of_id[str(item_id)] for item_id in item_ids], dtype=np.int64)
         except KeyError as error:
             raise UnknownItemError(
-                f"item {error.args[0]!r} is not in the catalog of {len(self):,} items; "
-                "drop it, or build the catalog from a table that holds it"
+                f"item {error.args[0]!r} is not in the catalog of {len(self):,} items"
+                f"{self._meant(error.args[0])}; drop it, or build the catalog from a table that holds it"
             ) from None
+
+    def _meant(self, item_id: str) -> str:
+        """A hint to the id that lost its leading zeros in a spreadsheet, or is written in other letters."""
+        plain = item_id.casefold().lstrip("0")
+        like = next((other for other in self.item_ids if other.casefold().lstrip("0") == plain), None)
+        return "" if like is None else f" (did you mean {like!r}?)"
 
     def collisions(self) -> CollisionReport:
         """Which items share a semantic ID."""

@@ -139,11 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] not in COMMANDS:
         lines = [f"  {name:10} {text}" for name, (_, _, text) in COMMANDS.items()]
-        usage = "usage: recbase data COMMAND [options]\n\n" + "\n".join(lines)
+        usage = "usage: recbase data COMMAND [--config FILE] [options]\n\n" + "\n".join(lines)
         if arguments and arguments[0] not in ("-h", "--help"):
             sys.exit(f"recbase data: unknown command {arguments[0]!r}\n\n{usage}")
         print(usage)
-        return
+        sys.exit(0)
     options, run, _ = COMMANDS[arguments[0]]
     first = {Prepare: "--name", Check: "--folder"}.get(options)
     if first and arguments[1:] and not arguments[1].startswith("-"):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.config import option, parse_arguments
@@ -49,7 +51,8 @@ def score(options: Score, accelerator: Any) -> list[Path]:
         alpha=options.alpha,
         rows_per_part=options.rows_per_part,
     )
-    logger.info("%s: scores in %d Parquet file(s)", options.output, len(shards))
+    rows = sum(pq.ParquetFile(shard).metadata.num_rows for shard in shards)
+    logger.info("%s: %s rows in %d Parquet file(s)", options.output, f"{rows:,}", len(shards))
     accelerator.end_training()
     return shards
 

@@ -82,9 +82,10 @@ class ItemChoice:
         for user in range(self._num_users):
             remaining = self.of(user).count(self._num_items)
             if k > remaining:
+                whom = f" to history {user}" if self._num_users > 1 else ""
                 raise ValueError(
-                    f"k is {k}, but {remaining} of the catalog's {self._num_items} items remain to recommend to "
-                    f"history {user}; ask for fewer, or allow more"
+                    f"k is {k}, but {remaining} of the catalog's {self._num_items} items remain to recommend{whom}; "
+                    "ask for fewer, or allow more"
                 )
 
 

@@ -14,7 +14,7 @@ from recbase_hf.scoring.walk import Walker
 
 __all__ = ["EmptyHistoryPrior", "PriorOffsets"]
 
-_LEAVES_AT_A_TIME = 1 << 16
+_LEAVES_AT_A_TIME = 1 << 14
 
 
 class PriorOffsets(NamedTuple):
@@ -68,10 +68,9 @@ class EmptyHistoryPrior:
 
     def _compute(self, walker: Walker, leaves: np.ndarray, max_nodes: int) -> None:
         histories = walker.encode([walker.layout.history_ids([])])
-        with progress(description="empty history", total=len(leaves), unit="ID", leave=False) as bar:
-            for start in range(0, len(leaves), _LEAVES_AT_A_TIME):
-                part = leaves[start : start + _LEAVES_AT_A_TIME]
-                (scores,) = score_leaves(walker, histories, [part], max_nodes=max_nodes)
-                for level, nodes, column in zip(self.levels, self._trie.paths_to(part).T, scores.T, strict=True):
-                    level[nodes] = column
-                bar.update(len(part))
+        starts = range(0, len(leaves), _LEAVES_AT_A_TIME)
+        for start in progress(starts, description="empty history") if len(starts) > 1 else starts:
+            part = leaves[start : start + _LEAVES_AT_A_TIME]
+            (scores,) = score_leaves(walker, histories, [part], max_nodes=max_nodes)
+            for level, nodes, column in zip(self.levels, self._trie.paths_to(part).T, scores.T, strict=True):
+                level[nodes] = column

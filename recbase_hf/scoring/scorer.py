@@ -47,6 +47,7 @@ class RecBaseScorer:
 
     Raises:
         ValueError: the model's vocabulary is smaller than the tokenizer's, or the strategy is unknown.
+        TypeError: the memory budget is no whole number.
         FingerprintMismatchError: the model comes from a bundle with another tokenizer.
     """
 
@@ -65,6 +66,8 @@ class RecBaseScorer:
             )
         if strategy not in get_args(Strategy):
             raise ValueError(f"strategy is {strategy!r}; it must be one of {', '.join(get_args(Strategy))}")
+        if isinstance(memory_budget, bool) or not isinstance(memory_budget, int):
+            raise TypeError(f"memory_budget is {memory_budget!r}; give a number of bytes, such as 1 << 30")
         recorded = getattr(model.config, "recbase", None)
         if recorded is not None:
             require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])

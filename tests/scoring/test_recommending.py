@@ -224,7 +224,7 @@ def test_a_recommendation_is_an_item_of_the_catalog_with_title_and_score():
     [
         (0, {}, "k is 0; it must be at least 1"),
         (0, {"search": "beam"}, "k is 0; it must be at least 1"),
-        (39, {}, "k is 39, but 38 of the catalog's 40 items remain to recommend to history 0"),
+        (39, {}, "k is 39, but 38 of the catalog's 40 items remain to recommend"),
         (39, {"search": "beam"}, "k is 39, but 38 of the catalog's 40 items remain"),
         (41, {"exclude_history": False}, "k is 41, but 40 of the catalog's 40 items remain"),
         (5, {"search": "beam", "num_beams": 4}, "num_beams is 4, too few to find k = 5"),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recbase_hf import RecBaseScorer
+from recbase_hf import RecBaseScorer, UnknownItemError
 from recbase_hf.auto import RecBaseScoringPipeline
 from recbase_hf.scoring.tree_attention import EncodedHistories, TreeAttention
-from scoring.small_catalogs import new_scorer, random_catalog
+from scoring.small_catalogs import catalog_of, new_scorer, random_catalog
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # which PEFT still asks
@@ -125,3 +125,18 @@ def test_the_pipeline_takes_one_request_at_a_time_and_no_mixture(scorer):
         list(pipeline(requests, batch_size=2))
     with pytest.raises(ValueError, match="not mixed"):
         pipeline({"history": ["<a_0><b_1><c_2>", "a red shoe"], "candidates": ["<a_3><b_1><c_2>"]})
+
+
+def test_a_memory_budget_is_a_number_of_bytes(scorer):
+    with pytest.raises(TypeError, match="such as 1 << 30"):
+        RecBaseScorer(scorer.model, scorer.tokenizer, memory_budget="1GB")
+
+
+def test_an_id_that_lost_its_zeros_is_recognized(scorer):
+    catalog = catalog_of([[0, 1, 2], [1, 2, 3]], item_ids=["007", "Tk"])
+    with pytest.raises(UnknownItemError, match=r"did you mean '007'\?"):
+        scorer.score(["7"], ["Tk"], catalog=catalog)
+    with pytest.raises(UnknownItemError, match=r"did you mean 'Tk'\?"):
+        scorer.score([], ["tk"], catalog=catalog)
+    with pytest.raises(TypeError, match="one item id"):
+        scorer.session([], catalog=catalog).append(["007", "Tk"])

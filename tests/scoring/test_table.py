@@ -134,7 +134,7 @@ def test_the_other_columns_pass_through_in_order(scorer, catalog, pairs, tmp_pat
     assert found.drop_columns(["scores"]).equals(pairs.drop_columns(["history"]))
     assert found.schema.field("scores").type == pa.list_(pa.float32())
     assert found["scores"].null_count == 0
-    assert sorted(path.name for path in shard.parent.iterdir()) == [shard.name, "settings.json"]
+    assert sorted(path.name for path in shard.parent.iterdir()) == ["_settings.json", shard.name]
 
 
 def sources(pairs: pa.Table, folder) -> dict:
@@ -228,7 +228,7 @@ def test_a_resumed_run_equals_a_straight_one_byte_for_byte(scorer, catalog, pair
     score(tmp_path / "straight")
     kill_after(2, partial(score, tmp_path / "resumed"))
     parts = ["000000000000-000000000004.parquet", "000000000004-000000000008.parquet"]
-    assert sorted(contents(tmp_path / "resumed" / "parts")) == parts
+    assert sorted(contents(tmp_path / "resumed" / "_parts")) == parts
     monkeypatch.setattr(scorer, "score_rows", limited(scorer.score_rows, 4))  # what is left, and not a part more
     score(tmp_path / "resumed")
     assert contents(tmp_path / "straight") == contents(tmp_path / "resumed")
@@ -251,7 +251,7 @@ def test_several_processes_share_the_rows(scorer, catalog, pairs, tmp_path, in_t
     assert [shard.name for shard in shards] == [f"scores-0000{index}-of-00003.parquet" for index in range(3)]
     assert [pq.read_metadata(shard).num_rows for shard in shards] == [8, 8, 7]
     assert joined(shards).equals(expected)
-    assert set(contents(output)) == {"settings.json", *(shard.name for shard in shards)}
+    assert set(contents(output)) == {"_settings.json", *(shard.name for shard in shards)}
 
 
 def test_processes_without_rows_write_shards_without_rows(scorer, catalog, pairs, tmp_path, in_turn):
@@ -271,7 +271,7 @@ def test_another_number_of_processes_goes_on(scorer, catalog, pairs, tmp_path, i
     monkeypatch.setattr(scorer, "score_rows", limited(scorer.score_rows, 3))  # what is left, and not a part more
     shards = score()
     assert joined(shards).equals(expected)
-    assert set(contents(output)) == {"settings.json", shards[0].name}
+    assert set(contents(output)) == {"_settings.json", shards[0].name}
 
 
 @needs_cpu_only
@@ -285,16 +285,16 @@ def test_two_processes_wait_for_each_other(scorer, catalog, pairs, tmp_path):
     run_twice(score, tmp_path / "two")
     shards = [tmp_path / "two" / f"scores-0000{index}-of-00002.parquet" for index in range(2)]
     assert joined(shards).equals(expected)
-    assert set(contents(tmp_path / "two")) == {"settings.json", *(shard.name for shard in shards)}
+    assert set(contents(tmp_path / "two")) == {"_settings.json", *(shard.name for shard in shards)}
 
 
 def test_what_was_left_half_written_or_half_tidied_is_tidied(scorer, catalog, pairs, tmp_path):
     shards = score_table(scorer, pairs, tmp_path, catalog=catalog)
-    (tmp_path / "parts").mkdir()
-    for name in ("parts/000000000000-000000000023.parquet", ".scores-00000-of-00002.parquet.9.partial", "notes.txt"):
+    (tmp_path / "_parts").mkdir()
+    for name in ("_parts/000000000000-000000000023.parquet", ".scores-00000-of-00002.parquet.9.partial", "notes.txt"):
         (tmp_path / name).touch()
     assert score_table(scorer, pairs, tmp_path, catalog=catalog) == shards
-    assert set(contents(tmp_path)) == {"settings.json", shards[0].name, "notes.txt"}
+    assert set(contents(tmp_path)) == {"_settings.json", shards[0].name, "notes.txt"}
 
 
 # ---- another run in the same folder ----------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def test_a_rewritten_file_is_another_table(scorer, catalog, pairs, tmp_path):
 def test_a_folder_without_scores_yet_takes_any_settings(scorer, catalog, pairs, tmp_path, kill_after):
     kill_after(0, partial(score_table, scorer, pairs, tmp_path, catalog=catalog, method="joint"))
     score_table(scorer, pairs, tmp_path, catalog=catalog)
-    assert json.loads((tmp_path / "settings.json").read_text())["method"] == "catalog"
+    assert json.loads((tmp_path / "_settings.json").read_text())["method"] == "catalog"
 
 
 def test_processes_that_see_different_tables_are_refused(scorer, catalog, pairs, tmp_path, in_turn):
@@ -350,7 +350,7 @@ def refused(scorer, catalog, table, output, **options) -> str:
     """The message of an error that comes before anything is scored or written."""
     with pytest.raises((DataError, UnknownItemError, OSError, TypeError, ValueError)) as error:
         score_table(scorer, table, output, catalog=catalog, **options)
-    assert not (output / "settings.json").exists()
+    assert not (output / "_settings.json").exists()
     return str(error.value)
 
 
