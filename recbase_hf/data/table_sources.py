@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
-__all__ = ["ID_COLUMNS", "Origin", "TableSource", "arrow_table", "first_failing", "load_table"]
+__all__ = ["ID_COLUMNS", "Origin", "TableSource", "arrow_table", "first_failing", "json_object", "load_table"]
 
 TableSource: TypeAlias = "str | os.PathLike[str] | datasets.Dataset | pd.DataFrame | pa.Table | list[dict[str, Any]]"
 
@@ -206,10 +206,15 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     with _open_text(path) as file:
         for line, text in enumerate(file, 1):
             if text.strip():
-                yield _json_object(text, f"{path}, line {line}")
+                yield json_object(text, f"{path}, line {line}")
 
 
-def _json_object(text: str, place: str) -> dict[str, Any]:
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """One line of a JSON-lines file; `place` is what an error calls it.
+
+    Raises:
+        DataError: not one JSON object.
+    """
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:

@@ -192,7 +192,8 @@ def catalog_generate(
         catalog: what to choose from.
         method: `catalog` or `joint`, as in `RecBaseScorer.score`.
         logits_processor: from `generate`; must be empty.
-        **model_inputs: from `generate`; `attention_mask` is used.
+        **model_inputs: from `generate`; `attention_mask` is used. What else `generate` takes (`max_length`,
+            `output_scores`, stopping criteria) changes nothing.
 
     Returns:
         With `return_dict_in_generate` a `GenerateBeamDecoderOnlyOutput` that has `sequences`, (prompts *
@@ -202,7 +203,7 @@ def catalog_generate(
     Raises:
         ValueError: the catalog has fewer semantic IDs than `num_return_sequences`, the model's vocabulary is smaller
             than the catalog's, a prompt has no token, the method is unknown, or `generate` was asked to sample, to
-            process logits, or for another number of tokens than an item has.
+            process logits, or for other `max_new_tokens` than an item has codes.
         FingerprintMismatchError: the model comes from a bundle with another tokenizer than the catalog's.
     """
     layout, num_beams, k = _layout(catalog), generation_config.num_beams, generation_config.num_return_sequences

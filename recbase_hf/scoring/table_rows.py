@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbase_hf.data.table_sources import Origin, TableSource, first_failing, load_table
+from recbase_hf.data.table_sources import Origin, TableSource, first_failing, json_object, load_table
 from recbase_hf.errors import DataError
 
 if TYPE_CHECKING:
@@ -233,19 +232,9 @@ def _read_json_lines(path: Path, start: int, size: int) -> Iterator[pa.Table]:
     opener: Callable[..., IO[str]] = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig") as file:
         lines = islice(((number, text) for number, text in enumerate(file, 1) if text.strip()), start, None)
-        while rows := [_json_object(text, f"{path}, line {number}") for number, text in islice(lines, size)]:
+        while rows := [json_object(text, f"{path}, line {number}") for number, text in islice(lines, size)]:
             yield _table_of_rows(rows, Origin(str(path), path), start)
             start += len(rows)
-
-
-def _json_object(text: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not valid JSON ({error.msg}); write one JSON object a line") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: holds a {type(row).__name__}, not an object; write one JSON object a line")
-    return row
 
 
 def _table_of_rows(rows: Sequence[dict[str, Any]], origin: Origin, start: int) -> pa.Table:
