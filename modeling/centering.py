@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["center", "shrunk_mean"]
+__all__ = ["SUMMED", "center", "mean_of_sums", "shrunk_mean"]
+
+
+SUMMED = 1 << 18
+"""Vectors that are summed together, so that a mean does not depend on whether they were all in memory."""
 
 
 def shrunk_mean(vectors: np.ndarray, corpus_mean: np.ndarray, weight: float) -> np.ndarray:
@@ -17,8 +21,16 @@ def shrunk_mean(vectors: np.ndarray, corpus_mean: np.ndarray, weight: float) -> 
     >>> shrunk_mean(np.array([[1.0, 0.0]]), np.zeros(2), weight=1.0).tolist()
     [0.5, 0.0]
     """
-    total = np.asarray(vectors).sum(axis=0, dtype=np.float64) + weight * np.asarray(corpus_mean, dtype=np.float64)
-    return (total / (len(vectors) + weight)).astype(np.float32)
+    vectors = np.asarray(vectors)
+    starts = range(0, len(vectors), SUMMED)
+    sums = [vectors[start : start + SUMMED].sum(axis=0, dtype=np.float64) for start in starts]
+    return mean_of_sums(sums, len(vectors), corpus_mean, weight)
+
+
+def mean_of_sums(sums: list[np.ndarray], count: int, corpus_mean: np.ndarray, weight: float) -> np.ndarray:
+    """`shrunk_mean` of `count` vectors, of which each `SUMMED` were summed (float64) before."""
+    total = sum(sums, weight * np.asarray(corpus_mean, dtype=np.float64))
+    return (total / (count + weight)).astype(np.float32)
 
 
 def center(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:

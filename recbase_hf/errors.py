@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "FingerprintMismatchError", "LaunchError", "UnknownItemError"]
+__all__ = ["DataError", "FingerprintMismatchError", "LaunchError", "LeakageError", "UnknownItemError"]
 
 
 class DataError(ValueError):
     """A user's table or vectors cannot be used; the message names file, column and row."""
+
+
+class LeakageError(ValueError):
+    """What is to be predicted was there to learn from."""
 
 
 class LaunchError(RuntimeError):

@@ -1,4 +1,4 @@
-"""`recbase data`: published data sets to the two-table form."""
+"""`recbase data`: everybody's data to the two-table form, and that to parts, vectors and token shards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbase_hf.commands.data_pack import Encode, Pack, encode, pack
+from recbase_hf.commands.data_split import LeakageOptions, Split, leakage, split
 from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.data.checks import check_tables
@@ -16,7 +18,7 @@ from recbase_hf.data.prepare.registry import DATA_SETS, published_data
 
 __all__ = ["Check", "FromCsv", "List", "Prepare", "main"]
 
-_UNKNOWN = "interactions of items that the item table lacks: leave out and count, or refuse"
+_UNKNOWN = "what names items that the item table lacks: leave out and count, or refuse"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class FromCsv:
     user_id: str = option(help="its column of the user")
     item_id: str = option(help="its column of the item")
     out: str = option(help="folder for the tables")
-    timestamp: str | None = option(None, help="its column of the time, seconds since 1970 or ISO 8601")
+    timestamp: str | None = option(None, help="its column of the time, numbers since 1970 or ISO 8601")
     order: str | None = option(None, help="its column of the place in the user's history")
     rating: str | None = option(None, help="its column of the grade")
     label: str | None = option(None, help="its column of liked (1) or not (0)")
@@ -110,10 +112,14 @@ def _prepare(published: PublishedData, raw: str, options: Prepare | FromCsv) -> 
     left_out = {
         "repeated_items": "rows of items that came before",
         "interactions_of_unknown_items": "interactions of items without a row",
+        "unknown_history_items": "items without a row in the histories of impressions",
+        "unknown_candidates": "candidates without a row in impressions",
+        "impressions_left_out": "impressions that lost all candidates, or all that were liked",
     }
-    for name, what in left_out.items():
-        if facts[name]:
-            print(f"left out: {facts[name]:,} {what}")
+    counts = {what: facts.get(name, 0) for name, what in left_out.items()}
+    for what, count in {**counts, **facts["left_out_of_raw_files"]}.items():
+        if count:
+            print(f"left out: {count:,} {what}")
 
 
 def check(options: Check) -> None:
@@ -126,11 +132,15 @@ def check(options: Check) -> None:
     print(f"{options.folder}: fit for training and evaluation")
 
 
-COMMANDS: dict[str, tuple[type, Callable[..., None], str]] = {
+COMMANDS: dict[str, tuple[type, Callable[..., object], str]] = {
     "list": (List, list_data, "what there is"),
     "prepare": (Prepare, prepare_data, "raw files to tables"),
     "from-csv": (FromCsv, from_csv, "an ordinary log to tables"),
     "check": (Check, check, "what is wrong with tables, and the fix"),
+    "split": (Split, split, "training, validation and test parts, by user or by time"),
+    "leakage": (LeakageOptions, leakage, "whether what is to be predicted was there to learn from"),
+    "encode": (Encode, encode, "item texts to a file of vectors, at any size"),
+    "pack": (Pack, pack, "histories to token shards, at any size; also accelerate launch examples/pack.py"),
 }
 
 

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from recbase_hf.catalog import ItemCatalog
-from recbase_hf.commands.options import log_to_terminal, resolve_folder
+from recbase_hf.commands.options import log_to_terminal, resolve_folder, vectors_for
 from recbase_hf.config import option, parse_arguments
-from recbase_hf.data.domain import Domain, ItemVectors, load_domain
+from recbase_hf.data.domain import Domain, load_domain
 from recbase_hf.evaluation.protocol import CandidateSet, leave_last_out
 from recbase_hf.evaluation.results import render_table, write_results
 from recbase_hf.evaluation.zero_shot import evaluate_zero_shot
 from recbase_hf.files import read_json
 from recbase_hf.scoring.scorer import RecBaseScorer
-from recbase_hf.text.template import ItemTemplate
 
 __all__ = ["Evaluate", "evaluate", "main"]
 
@@ -51,13 +50,7 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], RecBaseScorer, ItemCata
     start = time.perf_counter()
     scorer = RecBaseScorer.from_pretrained(options.model)
     tokenizer = scorer.tokenizer
-    source = ItemVectors(
-        encoder=tokenizer.text_encoder_name,
-        revision=tokenizer.text_encoder_revision,
-        template=ItemTemplate.from_dict(tokenizer.item_template or {}),
-        precomputed=options.vectors,
-        trust_remote_code=options.trust_remote_code,
-    )
+    source = vectors_for(tokenizer, options.vectors, trust_remote_code=options.trust_remote_code)
     unordered_events = cast(Literal["error", "drop"], options.unordered_events)
     domain = load_domain(resolve_folder(options.data), source, unordered_events=unordered_events, seed=options.seed)
     catalog = ItemCatalog.from_items(domain.items, tokenizer=tokenizer, vectors=domain.vectors)

@@ -6,10 +6,10 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from recbase_hf.config import option
-from recbase_hf.data.domain import Domain, DomainVectors, ItemVectors, load_domain, load_domain_vectors
+from recbase_hf.data.domain import DomainVectors, ItemVectors, load_domain_vectors
 from recbase_hf.data.python_api import build_python_api
 from recbase_hf.files import read_json
 from recbase_hf.progress import is_main_process
@@ -17,16 +17,18 @@ from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER, load_text_encoder
 from recbase_hf.text.template import ItemTemplate
 from recbase_hf.text.vector_cache import default_cache_folder
 
+if TYPE_CHECKING:
+    from recbase_hf.auto import RecBaseTokenizer
+
 __all__ = [
     "DataOptions",
-    "HistoryOptions",
     "TextOptions",
     "data_of_training",
-    "load_domains",
     "load_item_vectors",
     "log_to_terminal",
     "require_same_settings",
     "resolve_folder",
+    "vectors_for",
 ]
 
 EMBEDDED = "python-api/"
@@ -39,17 +41,6 @@ class DataOptions:
     data: tuple[str, ...] = option(
         ("python-api/packages",),
         help="folders with items.* and interactions.*, or the embedded python-api/packages and python-api/stdlib",
-    )
-
-
-@dataclass(frozen=True)
-class HistoryOptions(DataOptions):
-    """Which data sets to read, with their interactions."""
-
-    unordered_events: str = option(
-        "error",
-        help="what to do with events that lack their place in an otherwise ordered history",
-        choices=("error", "drop"),
     )
 
 
@@ -102,17 +93,20 @@ def load_item_vectors(options: DataOptions, source: ItemVectors) -> list[DomainV
     return [load_domain_vectors(resolve_folder(data), source) for data in options.data]
 
 
-def load_domains(options: HistoryOptions, source: ItemVectors, *, seed: int = 0) -> list[Domain]:
-    """The domains of `--data`.
+def vectors_for(tokenizer: RecBaseTokenizer, precomputed: str | None, *, trust_remote_code: bool) -> ItemVectors:
+    """Where the vectors come from that a tokenizer takes: its own text encoder and template.
 
-    Raises:
-        ValueError: two folders have the same name, by which domains are told apart.
+    Args:
+        precomputed: name of vectors that lie beside the tables; None encodes the texts.
+        trust_remote_code: whether the encoder's repository may run its own code.
     """
-    _require_distinct_names(options)
-    unordered_events = cast(Literal["error", "drop"], options.unordered_events)
-    return [
-        load_domain(resolve_folder(data), source, unordered_events=unordered_events, seed=seed) for data in options.data
-    ]
+    return ItemVectors(
+        encoder=tokenizer.text_encoder_name,
+        revision=tokenizer.text_encoder_revision,
+        template=ItemTemplate.from_dict(tokenizer.item_template or {}),
+        precomputed=precomputed,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _require_distinct_names(options: DataOptions) -> None:

@@ -6,23 +6,27 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbase_hf.commands.options import (
-    HistoryOptions,
+    DataOptions,
     data_of_training,
-    load_domains,
     log_to_terminal,
     require_same_settings,
+    resolve_folder,
+    vectors_for,
 )
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
 from recbase_hf.config import option, parse_arguments, part_of
-from recbase_hf.data.domain import ItemVectors
 from recbase_hf.language_model import MODEL_SIZES
 from recbase_hf.quantizers.training import QuantizerTraining
-from recbase_hf.text.template import ItemTemplate
+from recbase_hf.shards.pack import Packing, pack_domains
+from recbase_hf.shards.share import Share
+from recbase_hf.shards.token_shards import TokenShards, files_of
 from recbase_hf.training.pretrain import Pretraining, train_language_model
-from recbase_hf.training.rows import training_rows
+
+if TYPE_CHECKING:
+    from recbase_hf.auto import RecBaseTokenizer
 
 __all__ = ["Pretrain", "main", "pretrain"]
 
@@ -30,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pretrain(Pretraining, HistoryOptions):
+class Pretrain(Pretraining, Packing, DataOptions):
     """Pretrain the language model on histories of semantic IDs. Without flags: on the embedded data set."""
 
     output: str = option("runs/recbase", help="folder; the bundle comes into its sub-folder `model`")
@@ -42,12 +46,9 @@ class Pretrain(Pretraining, HistoryOptions):
         None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding"
     )
     size: str = option("tiny", help="size of the model", choices=tuple(MODEL_SIZES))
-    row_length: int = option(512, help="tokens a packed row")
-    max_items: int = option(100, help="items a training window, and the context of the model")
-    max_users: int = option(
-        0, help="users of each data set, drawn at random, so that none drowns the others; 0 takes all"
+    shards: str | None = option(
+        None, help="token shards that recbase data pack left, instead of packing --data (whose options they have)"
     )
-    validation_share: float = option(0.05, help="of the users, held out for the validation loss")
     mixed_precision: str = option(
         "auto", help="auto is bf16 on a GPU that has it", choices=("auto", "no", "bf16", "fp16")
     )
@@ -65,62 +66,64 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         require_folder_if_path(options.tokenizer)
     tokenizer_folder = options.tokenizer or _own_tokenizer(options, accelerator)
     tokenizer = RecBaseTokenizer.from_pretrained(tokenizer_folder)
-    template = ItemTemplate.from_dict(tokenizer.item_template or {})
-    source = ItemVectors(
-        encoder=tokenizer.text_encoder_name,
-        revision=tokenizer.text_encoder_revision,
-        template=template,
-        precomputed=options.vectors,
-        trust_remote_code=options.trust_remote_code,
-    )
-    with accelerator.main_process_first():
-        domains = load_domains(options, source, seed=options.seed)
+    shards = _shards(options, tokenizer, accelerator)
+    packing = shards.facts["settings"]["packing"]
     folder = Path(options.output) / "model"
-    not_settings = ("output", "data", "tokenizer", "trackers")
+    not_settings = ("output", "data", "shards", "tokenizer", "trackers")
     settings = {key: value for key, value in asdict(options).items() if key not in not_settings}
-    settings.update(data={domain.name: domain.hash for domain in domains}, tokenizer=tokenizer.fingerprint)
+    settings.update({name: value for name, value in packing.items() if name != "seed"})
+    settings.update(data=shards.facts["settings"]["data"], tokenizer=tokenizer.fingerprint)
     settings["tokenizer_data"] = data_of_training(tokenizer_folder)
     if require_same_settings(folder, settings, what="model"):
         logger.info("%s is there already, made with these settings", folder)
         return folder
 
-    layout = tokenizer.layout
-    train, validation = training_rows(
-        domains,
-        tokenizer,
-        row_length=options.row_length,
-        max_items=options.max_items,
-        max_users=options.max_users,
-        validation_share=options.validation_share,
-        seed=options.seed,
-    )
-    config = qwen2_config(options.size, layout, max_items=options.max_items)
+    domains = shards.facts["domains"]
+    targets = sum(file["targets"] for domain in domains.values() for file in files_of(domain, "train"))
+    tokens = sum(file["tokens"] for domain in domains.values() for file in files_of(domain, "train"))
+    config = qwen2_config(options.size, shards.layout, max_items=packing["max_items"])
     model = new_language_model(config, seed=options.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
         "%s parameters, %s training tokens in %s rows (%.1f%% of positions used)",
-        f"{parameters:,}", f"{train.num_targets:,}", f"{len(train):,}", 100 * train.efficiency,
+        f"{parameters:,}", f"{targets:,}", f"{len(shards.train):,}",
+        100 * tokens / (packing["row_length"] * len(shards.train)),
     )  # fmt: skip
     if options.trackers:
         accelerator.init_trackers("recbase", config={key: str(value) for key, value in settings.items()})
     log = train_language_model(
         model,
-        train,
-        validation,
-        layout,
+        shards.train,
+        shards.validation,
         part_of(options, Pretraining),
         accelerator=accelerator,
         folder=Path(options.output) / "training" / "model",
     )
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(model).to("cpu")
-        card = training_card(model, tokenizer, domains=domains, options=settings, log=log, targets=train.num_targets)
-        record = {"settings": settings, "parameters": parameters, "targets": train.num_targets, "log": log}
+        card = training_card(model, tokenizer, shards=shards.facts, options=settings, log=log, targets=targets)
+        record = {"settings": settings, "parameters": parameters, "targets": targets, "log": log}
         save_bundle(folder, model, tokenizer, card=card, record=record)
         logger.info("model in %s", folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
+
+
+def _shards(options: Pretrain, tokenizer: RecBaseTokenizer, accelerator: Any) -> TokenShards:
+    """Those that were named, else `OUTPUT/shards`, packed where they are missing."""
+    if options.shards is not None:
+        return TokenShards.open(options.shards, tokenizer=tokenizer)
+    with accelerator.main_process_first():
+        folders = [resolve_folder(data) for data in options.data]
+    return pack_domains(
+        folders,
+        tokenizer,
+        vectors_for(tokenizer, options.vectors, trust_remote_code=options.trust_remote_code),
+        Path(options.output) / "shards",
+        part_of(options, Packing),
+        share=Share.of(accelerator),
+    )
 
 
 def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:

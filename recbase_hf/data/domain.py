@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from recbase_hf.data.blocks import hash_of_tables
 from recbase_hf.data.histories import Histories, build_histories
-from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
+from recbase_hf.data.tables import read_interactions, read_items
 from recbase_hf.data.vectors import find_vectors, open_vectors, read_rows, read_vectors
 from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.files import sha256_of_file
@@ -19,7 +20,7 @@ from recbase_hf.text.vector_cache import encode_with_cache
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Domain", "DomainVectors", "ItemVectors", "load_domain", "load_domain_vectors"]
+__all__ = ["Domain", "DomainVectors", "ItemVectors", "encode_texts", "load_domain", "load_domain_vectors"]
 
 SAMPLE = 100_000
 """Vectors of a domain whose texts are kept, at most."""
@@ -146,6 +147,11 @@ def load_domain(
     if not len(histories):
         raise DataError(f"{folder}: no user has an event with an item of the table; check user_id, item_id and label")
     return Domain(folder.resolve().name, items, vectors, histories, content_hash, items_hash)
+
+
+def encode_texts(folder: Path, source: ItemVectors) -> np.ndarray:
+    """Vectors (items, width) float32 of the texts of the items in a folder, from the cache where they are there."""
+    return _encode(folder, read_items(folder), source)
 
 
 def _encode(folder: Path, items: datasets.Dataset, source: ItemVectors) -> np.ndarray:

@@ -16,7 +16,7 @@ from recbase_hf.data.table_sources import TableSource
 from recbase_hf.data.tables import read_interactions
 from recbase_hf.errors import DataError, UnknownItemError
 
-__all__ = ["Histories", "build_histories"]
+__all__ = ["Histories", "build_histories", "group_events"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,17 +115,41 @@ def build_histories(
     if time_column in ("order", "timestamp"):
         timed = _timed(table[time_column], rows, time_column, drop=unordered_events == "drop")
         rows, items = rows[timed], items[timed]
-    names, users = _sorted_users(table["user_id"].take(rows))
+    times = table[time_column].take(rows).to_numpy() if time_column in ("order", "timestamp") else None
+    shuffled_ids = item_ids if time_column == "unknown" else None
+    users = table["user_id"].take(rows)
+    return group_events(users, items, len(item_ids), times=times, shuffled_ids=shuffled_ids, seed=seed)
 
-    if time_column == "table":
-        by_user = np.argsort(users, kind="stable")
-    elif time_column == "unknown":
-        by_user = np.lexsort((_shuffle_keys(names, users, item_ids, items, seed), users))
+
+def group_events(
+    user_ids: pa.ChunkedArray,
+    items: np.ndarray,
+    num_items: int,
+    *,
+    times: np.ndarray | None = None,
+    shuffled_ids: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Histories:
+    """Positive events to histories: the last step of `build_histories`, which any share of the users can take alone.
+
+    Args:
+        user_ids: (events,) text.
+        items: (events,) int64, rows of the item table.
+        num_items: rows of that table.
+        times: (events,) numbers to sort by; ties keep the order of the events. None keeps it altogether.
+        shuffled_ids: item ids, an item row each, where no order is known: each user's events are shuffled.
+        seed: of the shuffle.
+    """
+    names, users = _sorted_users(user_ids)
+    if shuffled_ids is not None:
+        by_user = np.lexsort((_shuffle_keys(names, users, shuffled_ids, items, seed), users))
+    elif times is not None:
+        by_user = np.lexsort((times, users))
     else:
-        by_user = np.lexsort((table[time_column].take(rows).to_numpy(), users))
+        by_user = np.argsort(users, kind="stable")
     users, items = users[by_user], items[by_user]
 
-    _, first = np.unique(users * len(item_ids) + items, return_index=True)
+    _, first = np.unique(users * num_items + items, return_index=True)
     first.sort()
     lengths = np.bincount(users[first], minlength=len(names))
     return Histories(names, _offsets(lengths), items[first])

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
-__all__ = ["ID_COLUMNS", "Origin", "TableSource", "arrow_table", "first_failing", "json_object", "load_table"]
+__all__ = [
+    "ID_COLUMNS",
+    "Origin",
+    "TableSource",
+    "arrow_table",
+    "find_table",
+    "first_failing",
+    "json_object",
+    "load_table",
+]
 
 TableSource: TypeAlias = "str | os.PathLike[str] | datasets.Dataset | pd.DataFrame | pa.Table | list[dict[str, Any]]"
 
@@ -38,9 +47,12 @@ class Origin:
 
     name: str
     path: Path | None = None
+    rows_before: int = 0
+    """Rows of the file that come before the table, where it is a block of it."""
 
     def row(self, row: int) -> str:
         """The place of a row, counted from 1 without the header; in a text file with the line it starts on."""
+        row += self.rows_before
         return f"{self.name}, row {row}{self._line(row)}"
 
     def cell(self, row: int, column: str) -> str:
@@ -72,12 +84,17 @@ def load_table(source: TableSource, stem: str) -> tuple[pa.Table, Origin]:
         FileNotFoundError: there is no such file.
         TypeError: `source` is none of these.
     """
-    if isinstance(source, str | os.PathLike):
-        path = _find_file(Path(source), stem)
+    path = find_table(source, stem)
+    if path is not None:
         origin = Origin(str(path), path)
         return _read_file(path, origin), origin
     origin = Origin(f"{stem} table")
     return _table_in_memory(source, origin), origin
+
+
+def find_table(source: TableSource, stem: str) -> Path | None:
+    """The file behind a source, None for a table in memory; raises as `load_table` does where there is none."""
+    return _find_file(Path(source), stem) if isinstance(source, str | os.PathLike) else None
 
 
 def arrow_table(dataset: datasets.Dataset) -> pa.Table:

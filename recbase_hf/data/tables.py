@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbase_hf.data.table_sources import ID_COLUMNS, Origin, TableSource, arrow_table, first_failing, load_table
+from recbase_hf.data.table_sources import ID_COLUMNS, Origin, TableSource, first_failing, load_table
 from recbase_hf.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["hash_of_tables", "read_interactions", "read_items"]
+__all__ = ["checked_interactions", "checked_items", "read_interactions", "read_items"]
 
 _NOUNS = {
     "user_id": "user|customer|reviewer|member|visitor|person|session",
@@ -44,10 +42,9 @@ def read_items(source: TableSource) -> datasets.Dataset:
     ['7', '007']
     """
     table, origin = load_table(source, "items")
-    _require_columns(table, ["item_id"], origin)
+    table = checked_items(table, origin)
     if table.num_rows == 0:
         raise DataError(f"{origin.name}: the table has no rows; give at least one item")
-    table = _with_ids(table, "item_id", origin)
     _require_unique(table, "item_id", origin)
     return _as_dataset(table)
 
@@ -65,41 +62,24 @@ def read_interactions(source: TableSource) -> datasets.Dataset:
     {'user_id': 'ann', 'item_id': '7', 'label': 1}
     """
     table, origin = load_table(source, "interactions")
+    return _as_dataset(checked_interactions(table, origin))
+
+
+def checked_items(table: pa.Table, origin: Origin) -> pa.Table:
+    """A block of an item table with its ids as text, checked as `read_items` does, but for ids that come twice."""
+    _require_columns(table, ["item_id"], origin)
+    return _with_ids(table, "item_id", origin)
+
+
+def checked_interactions(table: pa.Table, origin: Origin) -> pa.Table:
+    """A block of a table of interactions in the form that `read_interactions` gives, checked as there."""
     _require_columns(table, ID_COLUMNS, origin)
     for name in ID_COLUMNS:
         table = _with_ids(table, name, origin)
     for name in ("order", "timestamp", "rating", "label"):
         if name in table.column_names:
             table = _with_numbers(table, name, origin)
-    return _as_dataset(table)
-
-
-def hash_of_tables(items: TableSource, interactions: TableSource | None = None) -> str:
-    """Sixteen hexadecimal digits that stand for all that the two tables, or the items alone, hold, in row order.
-
-    The same content gives the same digits whatever file format it was read from. Columns of nothing but missing values
-    count as absent.
-    """
-    digest = hashlib.sha256()
-    tables = [read_items(items), *([] if interactions is None else [read_interactions(interactions)])]
-    for table in map(arrow_table, tables):
-        for name in sorted(table.column_names):
-            column = _without_dictionary(table[name])
-            if column.null_count < len(column):
-                digest.update(f"column {name} ".encode())
-                digest.update(_content(column.combine_chunks()))
-    return digest.hexdigest()[:16]
-
-
-def _content(values: pa.Array) -> bytes:
-    """The values as bytes, the same for every width of number or text that holds them."""
-    if _is_numeric(values.type) or _is_text(values.type):
-        present = pc.is_valid(values).to_numpy(zero_copy_only=False).tobytes()
-        texts = pc.fill_null(pc.cast(values, pa.large_string()), "")
-        return (
-            present + pc.binary_length(texts).to_numpy().astype("<i8").tobytes() + "".join(texts.to_pylist()).encode()
-        )
-    return json.dumps(values.to_pylist(), ensure_ascii=False, default=str).encode()
+    return table
 
 
 def _as_dataset(table: pa.Table) -> datasets.Dataset:

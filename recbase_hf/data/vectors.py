@@ -12,7 +12,7 @@ from recbase_hf.data.tables import read_items
 from recbase_hf.errors import DataError
 from recbase_hf.text.encoder import normalize_rows
 
-__all__ = ["find_vectors", "open_vectors", "read_rows", "read_vectors"]
+__all__ = ["find_ids", "find_vectors", "open_vectors", "read_rows", "read_vectors"]
 
 
 ENDING = "_f16.npy"
@@ -24,6 +24,11 @@ def find_vectors(folder: str | os.PathLike[str], name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; looked for vectors computed earlier")
     return path
+
+
+def find_ids(vectors_path: Path) -> Path:
+    """The table whose column `item_id` names the rows of a file of vectors."""
+    return vectors_path.with_name(vectors_path.name.removesuffix(ENDING) + "_ids.parquet")
 
 
 def open_vectors(path: str | os.PathLike[str]) -> np.ndarray:
@@ -64,7 +69,7 @@ def read_rows(vectors_path: Path, item_ids: Sequence[str], num_vectors: int) -> 
 
     Raises `FileNotFoundError` or `DataError` as `read_vectors` does.
     """
-    ids_path = vectors_path.with_name(vectors_path.name.removesuffix(ENDING) + "_ids.parquet")
+    ids_path = find_ids(vectors_path)
     ids = read_items(ids_path)["item_id"][:]
     if len(ids) != num_vectors:
         raise DataError(f"{vectors_path} has {num_vectors} vectors but {ids_path} has {len(ids)} ids; make both again")

@@ -2,44 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from torch.utils.data import Sampler
 
-__all__ = ["SeededBatches"]
+__all__ = ["SeededBatches", "rows_an_epoch"]
 
 
 class SeededBatches(Sampler[list[int]]):
-    """Batches from an endless stream of seeded permutations of `num_rows` rows.
+    """Batches from an endless stream of rows of several domains, mixed by temperature.
 
-    Batch `b` is rows `b * batch_size ... (b + 1) * batch_size` of that stream, across the borders of epochs, so that
+    The stream is a chain of epochs, each as many rows as there are in all domains, in seeded random order. A domain of
+    `n` rows gives a share of `n ** (1 / temperature)` of them: at temperature 1 every row comes once an epoch, at
+    higher ones small domains come more often (their rows in one seeded permutation after the other), large ones less.
+    Batch `b` is rows `b * batch_size ... (b + 1) * batch_size` of the stream, across the borders of epochs, so that
     every batch is full and the order does not depend on how many processes share the batches out.
 
-    >>> list(SeededBatches(num_rows=3, batch_size=2, stop=3, seed=0))
-    [[2, 0], [1, 2], [0, 1]]
+    Args:
+        sizes: rows of each domain; row numbers go through all domains.
+        batch_size: rows a batch.
+        stop: the batch to end before.
+        start: the batch to begin with.
+        temperature: at least 1.
+        seed: of the order.
+
+    >>> list(SeededBatches(sizes=[3], batch_size=2, stop=3, seed=0))
+    [[1, 2], [0, 2], [0, 1]]
     """
 
-    def __init__(self, *, num_rows: int, batch_size: int, stop: int, start: int = 0, seed: int = 0) -> None:
-        if num_rows < 1 or batch_size < 1:
-            raise ValueError(
-                f"SeededBatches needs rows and a batch size of at least 1, got {num_rows} and {batch_size}"
-            )
-        self.num_rows, self.batch_size, self.start, self.stop, self.seed = num_rows, batch_size, start, stop, seed
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[int],
+        batch_size: int,
+        stop: int,
+        start: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        if sum(sizes) < 1 or batch_size < 1:
+            raise ValueError(f"SeededBatches needs rows and a batch size of at least 1, got {sizes} and {batch_size}")
+        self.sizes, self.batch_size, self.start, self.stop, self.seed = sizes, batch_size, start, stop, seed
+        self.quotas = rows_an_epoch(sizes, temperature)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, np.empty(0, dtype=np.int64)
+        num_rows = sum(self.sizes)
+        epoch, rows = -1, np.empty(0, dtype=np.int64)
         for batch in range(self.start, self.stop):
-            rows = []
+            chosen = []
             for position in range(batch * self.batch_size, (batch + 1) * self.batch_size):
-                needed_epoch, offset = divmod(position, self.num_rows)
+                needed_epoch, place = divmod(position, num_rows)
                 if needed_epoch != epoch:
-                    epoch, order = (
-                        needed_epoch,
-                        np.random.default_rng((self.seed, needed_epoch)).permutation(self.num_rows),
-                    )
-                rows.append(int(order[offset]))
-            yield rows
+                    epoch, rows = needed_epoch, self._epoch(needed_epoch)
+                chosen.append(int(rows[place]))
+            yield chosen
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch in order, (rows of all domains,) int64."""
+        parts, first = [], 0
+        for domain, (size, quota) in enumerate(zip(self.sizes, self.quotas, strict=True)):
+            passes, places = np.divmod(np.arange(epoch * quota, (epoch + 1) * quota), max(size, 1))
+            parts += [first + self._permutation(domain, int(one))[places[passes == one]] for one in np.unique(passes)]
+            first += size
+        rows = np.concatenate(parts)
+        return rows[np.random.default_rng((self.seed, epoch)).permutation(len(rows))]
+
+    def _permutation(self, domain: int, number: int) -> np.ndarray:
+        return _permutation(self.seed, domain, number, self.sizes[domain])
+
+
+def rows_an_epoch(sizes: Sequence[int], temperature: float) -> list[int]:
+    """How many rows each domain gives to an epoch of as many rows as there are in all.
+
+    Raises:
+        ValueError: the temperature is below 1.
+
+    >>> rows_an_epoch([900, 100], temperature=1), rows_an_epoch([900, 100], temperature=2)
+    ([900, 100], [750, 250])
+    """
+    if not temperature >= 1:
+        raise ValueError(f"temperature is {temperature}; 1 takes domains as large as they are, higher evens them out")
+    weights = np.array([size ** (1 / temperature) for size in sizes])
+    exact = sum(sizes) * weights / weights.sum()
+    quotas = np.floor(exact + 1e-9).astype(int)
+    rest = np.argsort(quotas - exact, kind="stable")[: sum(sizes) - int(quotas.sum())]
+    quotas[rest] += 1
+    return quotas.tolist()
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, domain: int, number: int, size: int) -> np.ndarray:
+    return np.random.default_rng((seed, 1 + domain, number)).permutation(size)

@@ -6,8 +6,6 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from recbase_hf.data.domain import Domain
-
 __all__ = ["training_card"]
 
 
@@ -15,7 +13,7 @@ def training_card(
     model: Any,
     tokenizer: Any,
     *,
-    domains: list[Domain],
+    shards: dict[str, Any],
     options: dict[str, Any],
     log: list[dict[str, Any]],
     targets: int,
@@ -32,12 +30,17 @@ def training_card(
         config=model.config,
         tokenizer=tokenizer,
         domains=[
-            {"name": part.name, "items": f"{len(part.items):,}", "users": f"{len(part.histories):,}", "hash": part.hash}
-            for part in domains
+            {
+                "name": name,
+                "items": f"{facts['items'] - facts['items_without_vector']:,}",
+                "users": f"{facts['users']:,}",
+                "hash": shards["settings"]["data"][name],
+            }
+            for name, facts in shards["domains"].items()
         ],
         targets=f"{targets:,}",
         epochs=options["epochs"],
-        validation_loss=f"{last['validation_loss']:.3f}" if last else "not measured",
+        validation_loss=f"{last['validation_loss']:.3f}" if "validation_loss" in last else "not measured",
         levels=[f"{value:.3f}" for key, value in last.items() if key.startswith("validation_loss_level_")],
         versions={name: version(name) for name in ("recbase-hf", "torch", "transformers", "accelerate")},
     )

@@ -6,7 +6,6 @@ run equals an uninterrupted one, and two processes equal one at the same global 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -19,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from recbase_hf.config import option, require_positive
-from recbase_hf.data.packing import IGNORED, PackedRows
 from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.progress import progress
+from recbase_hf.shards.packing import IGNORED
+from recbase_hf.shards.token_shards import ShardedRows
 from recbase_hf.training.batches import SeededBatches
 from recbase_hf.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 
@@ -38,6 +38,9 @@ class Pretraining:
     """How the language model is trained."""
 
     epochs: float = option(3.0, help="passes over the packed rows")
+    temperature: float = option(
+        1.0, help="of mixing data sets: 1 takes them as large as they are, higher takes small ones more often"
+    )
     batch_rows: int = option(16, help="rows a step, over all processes and micro-batches")
     gradient_accumulation: int = option(1, help="micro-batches a step")
     learning_rate: float = option(2e-3, help="of AdamW, at its peak")
@@ -57,9 +60,8 @@ class Pretraining:
 
 def train_language_model(
     model: Any,
-    train: PackedRows,
-    validation: PackedRows,
-    layout: TokenLayout,
+    train: ShardedRows,
+    validation: ShardedRows,
     training: Pretraining,
     *,
     accelerator: Any,
@@ -70,8 +72,7 @@ def train_language_model(
     Args:
         model: a `Qwen2ForCausalLM`.
         train: rows to learn from.
-        validation: rows of other users, for the loss a level.
-        layout: of the tokens.
+        validation: rows of other users, for the loss a level; there may be none.
         training: how.
         accelerator: from `make_accelerator`, with `gradient_accumulation` of `training`.
         folder: for checkpoints and log; an interrupted run that finds its checkpoint there goes on from it.
@@ -80,16 +81,14 @@ def train_language_model(
         FloatingPointError: the loss is no longer a number; the last checkpoint is untouched.
         ValueError: batch size and processes do not fit, or the checkpoint is of a training with other settings.
     """
-    return _Trainer(model, train, validation, layout, training, accelerator, Path(folder)).run()
+    return _Trainer(model, train, validation, training, accelerator, Path(folder)).run()
 
 
 def level_losses(logits: Tensor, labels: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
     """Sums of the cross-entropy and numbers of targets a level: two (levels,) tensors."""
-    losses = cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten().long(), reduction="none", ignore_index=IGNORED
-    )
+    losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORED)
     kept = labels.flatten() != IGNORED
-    levels = (labels.flatten()[kept].long() - 1) // layout.codebook_size
+    levels = (labels.flatten()[kept] - 1) // layout.codebook_size
     sums = torch.zeros(layout.num_levels, device=losses.device).index_add_(0, levels, losses[kept])
     return sums, torch.bincount(levels, minlength=layout.num_levels).to(sums)
 
@@ -98,14 +97,13 @@ class _Trainer:
     def __init__(
         self,
         model: Any,
-        train: PackedRows,
-        validation: PackedRows,
-        layout: TokenLayout,
+        train: ShardedRows,
+        validation: ShardedRows,
         training: Pretraining,
         accelerator: Any,
         folder: Path,
     ) -> None:
-        self.training, self.layout, self.accelerator, self.folder = training, layout, accelerator, folder
+        self.training, self.layout, self.accelerator, self.folder = training, train.layout, accelerator, folder
         micro_batches = training.gradient_accumulation * accelerator.num_processes
         if training.batch_rows % micro_batches:
             raise ValueError(
@@ -114,14 +112,14 @@ class _Trainer:
             )
         self.rows_per_micro_batch = training.batch_rows // micro_batches
         self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
-        self.train_rows, self.validation_rows = _tensors(train), _tensors(validation)
+        self.train_rows, self.validation_rows = train, validation
         # What a resumed run must agree with; how often to save or evaluate is free, and so is the version of a library.
         self.settings = {
             "training": {key: value for key, value in asdict(training).items() if not key.endswith("_every")},
             "model": {
                 key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"
             },
-            "rows": hashlib.sha256(np.ascontiguousarray(train.input_ids).data).hexdigest(),
+            "rows": train.hash,
         }
         model.train()
         optimizer = torch.optim.AdamW(_parameter_groups(model, training.weight_decay), betas=(0.9, 0.95))
@@ -182,14 +180,12 @@ class _Trainer:
 
     def _loss_sum(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
         logits = self._logits(self.model, input_ids, position_ids)
-        return cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten().long(), reduction="sum", ignore_index=IGNORED
-        )
+        return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=IGNORED)
 
     @staticmethod
     def _logits(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         # Without `use_cache=False` transformers does not see the packing, and users attend to each other.
-        return model(input_ids=input_ids.long(), position_ids=position_ids.long(), use_cache=False).logits
+        return model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
 
     def _learning_rate(self, step: int) -> float:
         warm_up = max(1, round(self.training.warm_up_share * self.num_steps))
@@ -201,13 +197,15 @@ class _Trainer:
     def _micro_batches(self, start: int) -> Iterator[list[Tensor]]:
         per_step = self.training.gradient_accumulation * self.accelerator.num_processes
         sampler = SeededBatches(
-            num_rows=len(self.train_rows),
+            sizes=list(self.train_rows.sizes.values()),
             batch_size=self.rows_per_micro_batch,
             start=start * per_step,
             stop=self.num_steps * per_step,
+            temperature=self.training.temperature,
             seed=self.training.seed,
         )
-        return iter(self.accelerator.prepare_data_loader(DataLoader(self.train_rows, batch_sampler=sampler)))
+        rows = _Rows(self.train_rows)
+        return iter(self.accelerator.prepare_data_loader(DataLoader(rows, batch_sampler=sampler, collate_fn=rows.read)))
 
     @torch.no_grad()
     def _validation_losses(self) -> list[float]:
@@ -218,17 +216,19 @@ class _Trainer:
         sums = torch.zeros(2, self.layout.num_levels, device=self.accelerator.device)
         mine = range(self.accelerator.process_index, len(self.validation_rows), self.accelerator.num_processes)
         for start in range(0, len(mine), self.rows_per_micro_batch):
-            rows = torch.tensor(list(mine[start : start + self.rows_per_micro_batch]))
-            batch = [tensor[rows].to(self.accelerator.device) for tensor in self.validation_rows.tensors]
+            rows = mine[start : start + self.rows_per_micro_batch]
+            batch = [tensor.to(self.accelerator.device) for tensor in _Rows(self.validation_rows).read(list(rows))]
             sums += torch.stack(level_losses(self._logits(model, batch[0], batch[1]), batch[2], self.layout))
         self.model.train()
         sums = self.accelerator.reduce(sums, reduction="sum")
         return (sums[0] / sums[1].clamp_min(1)).tolist()
 
     def _record(self, step: int, loss: float) -> None:
-        levels = self._validation_losses()
-        entry = {"step": step, "train_loss": loss, "validation_loss": sum(levels) / len(levels)}
-        entry.update({f"validation_loss_level_{level}": value for level, value in enumerate(levels, start=1)})
+        entry = {"step": step, "train_loss": loss}
+        if len(self.validation_rows):
+            levels = self._validation_losses()
+            entry["validation_loss"] = sum(levels) / len(levels)
+            entry.update({f"validation_loss_level_{level}": value for level, value in enumerate(levels, start=1)})
         self.log.append(entry)
         self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
         if self.accelerator.is_main_process:
@@ -256,8 +256,23 @@ class _Trainer:
         return step
 
 
-def _tensors(rows: PackedRows) -> TensorDataset:
-    return TensorDataset(*(torch.from_numpy(array) for array in (rows.input_ids, rows.position_ids, rows.labels)))
+class _Rows(Dataset):
+    """Row numbers, which become tensors a batch at a time."""
+
+    def __init__(self, rows: ShardedRows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+    def read(self, rows: list[int]) -> list[Tensor]:
+        """Input ids, position ids and labels, each (rows, row_length) int64."""
+        packed = self.rows.read(rows)
+        arrays = (packed.input_ids, packed.position_ids, packed.labels)
+        return [torch.from_numpy(array.astype(np.int64)) for array in arrays]
 
 
 def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import partial
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -18,10 +17,7 @@ from recbase_hf import DataError, ItemCatalog, RecBaseTokenizer
 from recbase_hf.catalog import collisions
 from recbase_hf.catalog.collisions import Taken, assign_codes, collision_report
 from recbase_hf.catalog.trie import build_trie
-from recbase_hf.data.domain import Domain
-from recbase_hf.data.histories import Histories
-from recbase_hf.training.rows import training_rows
-from tiny_world import WIDTH, make_items
+from tiny_world import WIDTH
 
 SIZES = {"num_levels": 2, "codebook_size": 4}
 MEAN = np.zeros(WIDTH, dtype=np.float32)
@@ -208,32 +204,6 @@ def test_many_chunks_give_what_one_gives(tokenizer_of, monkeypatch):
     codes = assign(tokenizer, numbers)
     monkeypatch.setattr(collisions, "CHUNK", 2)
     np.testing.assert_array_equal(assign(tokenizer, numbers), codes)
-
-
-@pytest.mark.parametrize("policy", ["keep", "reassign", "digit"])
-def test_a_model_is_trained_on_the_semantic_ids_of_the_catalog(tokenizer_of, policy):
-    tokenizer = tokenizer_of(policy, codebook_size=32)
-    items = make_items(40)
-    catalog = ItemCatalog.from_items(items, tokenizer=tokenizer)
-    users = np.array(["ann", "bob"], dtype=object)
-    histories = Histories(users, np.array([0, 40, 80]), np.tile(np.arange(40), 2))
-    domain = Domain("shop", datasets.Dataset.from_list(items), catalog.vectors, histories, "hash", "items")
-    rows, _ = training_rows([domain], tokenizer, row_length=1 + 40 * tokenizer.layout.num_levels, max_items=40)
-    assert rows.input_ids[0].tolist() == tokenizer.encode_history(catalog.codes)
-
-
-def test_training_needs_the_texts_only_where_collisions_are_resolved(tokenizer_of):
-    items = make_items(40)
-    catalog = ItemCatalog.from_items(items, tokenizer=tokenizer_of("keep", codebook_size=32))
-    nameless = datasets.Dataset.from_list([{"item_id": item["item_id"]} for item in items])
-    histories = Histories(np.array(["ann", "bob"], dtype=object), np.array([0, 40, 80]), np.tile(np.arange(40), 2))
-    domain = Domain("shop", nameless, catalog.vectors, histories, "hash", "items")
-    packing = {"row_length": 1 + 40 * 5, "max_items": 40}
-    rows, _ = training_rows([domain], tokenizer_of("keep", codebook_size=32), **packing)
-    history = tokenizer_of("keep", codebook_size=32).encode_history(catalog.codes)
-    assert rows.input_ids[0][: len(history)].tolist() == history
-    with pytest.raises(DataError, match="'title'"):
-        training_rows([domain], tokenizer_of("reassign", codebook_size=32), **packing)
 
 
 @pytest.mark.parametrize("kind", sorted(QUANTIZERS))

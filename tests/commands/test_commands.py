@@ -30,7 +30,8 @@ TOKENIZER_FLAGS = [
     *("--hidden-dims", "16"),
     *("--batch-size", "16", "--max-steps-per-level", "10", "--evaluate-every", "5"),
 ]
-MODEL_FLAGS = ["--row-length", "33", "--max-items", "8", "--epochs", "1", "--batch-rows", "8", "--evaluate-every", "5"]
+PACK_FLAGS = ["--row-length", "33", "--max-items", "8"]
+MODEL_FLAGS = [*PACK_FLAGS, "--epochs", "1", "--batch-rows", "8", "--evaluate-every", "5"]
 
 
 def recbase(*arguments: str | Path) -> None:
@@ -179,7 +180,7 @@ def test_the_model_is_a_whole_bundle_that_matches_the_tokenizer(made):
 
 def test_no_pickle_is_written(made):
     endings = {path.suffix for path in made.rglob("*") if path.is_file()}
-    assert endings <= {".json", ".jsonl", ".jinja", ".safetensors", ".parquet", ".py", ".md"}
+    assert endings <= {".arrow", ".json", ".jsonl", ".jinja", ".safetensors", ".parquet", ".py", ".md"}
 
 
 def test_the_catalog_holds_the_items_of_the_unseen_domain(made):
@@ -303,6 +304,60 @@ def test_users_with_a_single_event_are_no_hindrance(made, tmp_path):
     none = write_domain(tmp_path / "none", [1] * 30)
     flags = ["--tokenizer", made / "tokenizer", "--output", tmp_path / "out", *MODEL_FLAGS]
     assert "nothing to learn from" in error_of("pretrain", "--data", none, *flags)
+
+
+# ---- token shards ------------------------------------------------------------------------------------------------
+
+
+def test_shards_packed_beforehand_train_the_same_model(made, toys, unseen, tmp_path):
+    tokenizer = ["--tokenizer", made / "tokenizer"]
+    data = ["--data", toys, unseen]
+    recbase("data", "pack", *data, *tokenizer, "--output", tmp_path / "shards", *PACK_FLAGS)
+    recbase("pretrain", "--shards", tmp_path / "shards", *tokenizer, "--output", tmp_path / "a", *MODEL_FLAGS)
+    recbase("pretrain", *data, *tokenizer, "--output", tmp_path / "b", *MODEL_FLAGS)
+    files = [tmp_path / run / "model" / "model.safetensors" for run in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    records = [json.loads((tmp_path / run / "model" / "training.json").read_text()) for run in ("a", "b")]
+    assert records[0]["settings"]["data"] == records[1]["settings"]["data"]
+
+
+def test_temperature_changes_what_is_learned(made, toys, unseen, tmp_path):
+    flags = ["--data", toys, unseen, "--tokenizer", made / "tokenizer", *MODEL_FLAGS]
+    recbase("pretrain", *flags, "--output", tmp_path / "a")
+    recbase("pretrain", *flags, "--output", tmp_path / "b", "--temperature", "5")
+    files = [tmp_path / run / "model" / "model.safetensors" for run in ("a", "b")]
+    assert files[0].read_bytes() != files[1].read_bytes()
+
+
+def test_shards_of_another_tokenizer_and_unfinished_ones_are_refused(made, toys, tmp_path):
+    recbase("train-tokenizer", "--data", toys, "--output", tmp_path, *TOKENIZER_FLAGS, "--seed", "5")
+    recbase(
+        "data", "pack", "--data", toys, "--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "s", *PACK_FLAGS
+    )
+    flags = ["--tokenizer", made / "tokenizer", "--output", tmp_path / "out", *MODEL_FLAGS]
+    assert "fingerprint" in error_of("pretrain", "--shards", tmp_path / "s", *flags)
+    (tmp_path / "s" / "shards.json").unlink()
+    assert "no finished token shards" in error_of("pretrain", "--shards", tmp_path / "s", *flags)
+
+
+def test_vectors_encoded_beforehand_are_packed(made, toys, tmp_path, monkeypatch):
+    folder = shutil.copytree(toys, tmp_path / "toys")
+    monkeypatch.setattr("recbase_hf.text.encoder.load_text_encoder", lambda *_args, **_options: HashEncoder())
+    recbase("data", "encode", "--data", folder, "--name", "hash")
+    assert np.load(folder / "hash_f16.npy").shape == (30, HashEncoder.dimension)
+    flags = ["--data", folder, "--tokenizer", made / "tokenizer", *PACK_FLAGS]
+    recbase("data", "pack", *flags, "--vectors", "hash", "--output", tmp_path / "shards")
+    facts = json.loads((tmp_path / "shards" / "shards.json").read_text())
+    assert facts["domains"]["toys"]["users"] == 60
+
+
+def test_a_data_set_is_split_and_what_leaks_is_said(toys, tmp_path, capsys):
+    recbase("data", "split", "--data", toys, "--out", tmp_path / "split", "--by", "time")
+    assert "users with a last item to predict" in capsys.readouterr().out
+    train, test = tmp_path / "split" / "train" / "toys", tmp_path / "split" / "test" / "toys"
+    recbase("data", "leakage", "--train", train, "--test", test)
+    assert "none of" in capsys.readouterr().out
+    assert "are in" in error_of("data", "leakage", "--train", toys, "--test", test)
 
 
 # ---- configuration files -----------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recbase_hf.data.tables import hash_of_tables, read_interactions, read_items
+from recbase_hf.data.blocks import hash_of_tables
+from recbase_hf.data.tables import read_interactions, read_items
 from recbase_hf.errors import DataError
 
 Rows = list[dict[str, Any]]

@@ -10,7 +10,8 @@ import torch
 from recbase_hf.modeling.token_layout import TokenLayout
 
 from recbase_hf.data.histories import Histories
-from recbase_hf.data.packing import PackedRows, pack_histories
+from recbase_hf.shards.packing import PackedRows, pack_histories
+from recbase_hf.shards.token_shards import ShardedRows
 from recbase_hf.training.pretrain import Pretraining, train_language_model
 from tiny_world import make_model
 
@@ -19,14 +20,19 @@ ITEMS = 8
 CODES = np.array([[item // 2 % 4, item % 4] for item in range(ITEMS)])
 
 
-def make_rows(users: int, seed: int, codes: np.ndarray = CODES) -> PackedRows:
+def make_rows(users: int, seed: int, codes: np.ndarray = CODES) -> ShardedRows:
     """Users who buy one item after the other, in windows of different lengths: rows differ in their targets."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, 8, users)
     items = np.concatenate([(rng.integers(ITEMS) + np.arange(length)) % ITEMS for length in lengths])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     histories = Histories(np.arange(users).astype(str).astype(object), offsets, items)
-    return pack_histories(histories, codes, LAYOUT, row_length=17, max_items=8)
+    return ShardedRows.in_memory(pack_histories(histories, codes, LAYOUT, row_length=17, max_items=8))
+
+
+def all_rows(rows: ShardedRows) -> PackedRows:
+    """All of them, in memory."""
+    return rows.read(range(len(rows)))
 
 
 TRAIN, VALIDATION = make_rows(60, seed=0), make_rows(12, seed=1)
@@ -53,7 +59,7 @@ def train(
     training: Pretraining | None = None,
     *,
     model: Any = None,
-    rows: PackedRows = TRAIN,
+    rows: ShardedRows = TRAIN,
     interrupt_after: int | None = None,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Train a (new) small model; returns it and the log. Ctrl-C comes in the forward after `interrupt_after` others."""
@@ -66,7 +72,7 @@ def train(
 
     model.register_forward_pre_hook(interrupt)
     training = training or make_training()
-    log = train_language_model(model, rows, VALIDATION, LAYOUT, training, accelerator=accelerator, folder=folder)
+    log = train_language_model(model, rows, VALIDATION, training, accelerator=accelerator, folder=folder)
     return model, log
 
 

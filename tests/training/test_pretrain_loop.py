@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbase_hf.data.packing import IGNORED
+from recbase_hf.shards.packing import IGNORED
 from recbase_hf.training.launch import make_accelerator
 from recbase_hf.training.pretrain import level_losses
 from training.small_runs import (
@@ -19,6 +19,7 @@ from training.small_runs import (
     STEPS,
     TRAIN,
     VALIDATION,
+    all_rows,
     assert_same_weights,
     make_rows,
     make_small_model,
@@ -41,19 +42,19 @@ def test_the_loss_falls_on_unseen_users(tmp_path, new_accelerator):
 def test_validation_loss_is_that_of_each_user_alone(tmp_path, new_accelerator):
     model, log = train(tmp_path, new_accelerator(), make_training(learning_rate=0.0))
     losses = []
-    for row in VALIDATION.input_ids:
+    for row in all_rows(VALIDATION).input_ids.astype(np.int64):
         starts = [*np.flatnonzero(row == LAYOUT.bos), int((row != LAYOUT.pad).sum())]
         for start, stop in pairwise(starts):
             ids = torch.from_numpy(row[start:stop]).long()[None]
             with torch.no_grad():
                 logits = model.eval()(input_ids=ids).logits[0, :-1]
             losses += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").tolist()
-    assert len(losses) == VALIDATION.num_targets
+    assert len(losses) == all_rows(VALIDATION).num_targets
     assert log[-1]["validation_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
 def test_level_losses_are_sums_of_cross_entropy_over_the_targets_of_each_level():
-    labels = torch.from_numpy(VALIDATION.labels)
+    labels = torch.from_numpy(all_rows(VALIDATION).labels.astype(np.int64))
     logits = torch.randn(*labels.shape, LAYOUT.num_tokens, generator=torch.Generator().manual_seed(0))
     sums, counts = level_losses(logits, labels, LAYOUT)
     assert sums.shape == counts.shape == (LAYOUT.num_levels,)
@@ -63,7 +64,7 @@ def test_level_losses_are_sums_of_cross_entropy_over_the_targets_of_each_level()
         expected = torch.nn.functional.cross_entropy(logits[of_level], labels[of_level].long(), reduction="sum")
         assert float(sums[level]) == pytest.approx(float(expected), rel=1e-5)
         assert int(counts[level]) == int(of_level.sum())
-    assert int(counts.sum()) == VALIDATION.num_targets
+    assert int(counts.sum()) == all_rows(VALIDATION).num_targets
 
 
 def test_a_loss_that_is_no_number_names_the_last_checkpoint_and_leaves_it(tmp_path, new_accelerator):
@@ -94,7 +95,7 @@ def test_a_loss_that_is_no_number_from_the_start_has_no_checkpoint_to_name(tmp_p
 
 
 def test_gradient_accumulation_does_not_change_the_training(tmp_path, new_accelerator):
-    targets_of_rows = (TRAIN.labels != IGNORED).sum(axis=1)
+    targets_of_rows = (all_rows(TRAIN).labels != IGNORED).sum(axis=1)
     assert len(set(targets_of_rows.tolist())) > 1, "otherwise a mean of means would pass"
     runs = {}
     for accumulation in (1, 2, 4):
@@ -174,7 +175,9 @@ def test_a_checkpoint_of_other_settings_is_refused(straight, new_accelerator, di
         "model": {"model": make_small_model(hidden_size=16, attention_dropout=0.1)},
         "rows": {"rows": make_rows(60, seed=0, codes=CODES[::-1])},
     }
-    assert changes["rows"]["rows"].num_targets == TRAIN.num_targets, "as if another tokenizer had been trained"
+    assert all_rows(changes["rows"]["rows"]).num_targets == all_rows(TRAIN).num_targets, (
+        "as if another tokenizer had been trained"
+    )
     with pytest.raises(
         ValueError, match=r"step-00000009 is of a training with other settings .*; .* delete .*checkpoints"
     ):

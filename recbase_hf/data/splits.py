@@ -1,0 +1,301 @@
+"""Training, validation and test parts of a data set, by user or by time, and the check that nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recbase_hf.data.blocks import TableBlocks, interaction_blocks
+from recbase_hf.data.histories import build_histories
+from recbase_hf.data.id_index import hash_texts, mix
+from recbase_hf.data.table_sources import find_table
+from recbase_hf.data.tables import read_items
+from recbase_hf.errors import DataError, LeakageError
+from recbase_hf.files import atomic_folder, write_json
+from recbase_hf.progress import progress
+
+__all__ = ["PARTS", "Leakage", "find_leakage", "split_tables"]
+
+PARTS = ("train", "validation", "test")
+
+_LISTED = 5
+"""Leaked targets that are named."""
+
+
+def split_tables(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    by: Literal["user", "time"],
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Split a data set into `out/train/NAME`, `out/validation/NAME` and `out/test/NAME`, each in the two-table form.
+
+    By `user`, all events of a user are in one part; which, follows from the seed and the user's id alone. By `time`
+    there are two moments: training has the events before the first. Validation has those before the second, of users
+    who meet a new item between the two, so that the last item of each is one to be predicted and what comes before it
+    is the history; test all events of users who meet a new item after the second. Events without a time count as the
+    oldest.
+
+    Args:
+        folder: a data set in the two-table form; vectors that lie beside the tables go along.
+        out: folder for the parts; links where the file system has them, so that item tables take no more space.
+        by: what divides.
+        validation_share: of the users, or of the events.
+        test_share: likewise.
+        seed: of the users' draw.
+
+    Returns:
+        What `out/split.json` says: the settings, the moments, users and events of each part.
+
+    Raises:
+        DataError: a table cannot be used, there is no `timestamp` to split by, or a part is left empty.
+        FileExistsError: `out` holds a split already.
+        LeakageError: what is to be predicted in validation or test is in the training part.
+        ValueError: a share is out of range.
+    """
+    folder, out = Path(folder), Path(out)
+    if min(validation_share, test_share) <= 0 or validation_share + test_share >= 1:
+        raise ValueError(
+            f"validation_share {validation_share} and test_share {test_share} must be above 0 and leave something to "
+            "learn from"
+        )
+    if (out / "split.json").exists():
+        raise FileExistsError(f"{out} holds a split already; name another folder, or delete this one")
+    interactions = interaction_blocks(folder)
+    shares = np.cumsum([validation_share, test_share])
+    facts: dict[str, Any] = {"data": folder.resolve().name, "by": by, "shares": [validation_share, test_share]}
+    if by == "user":
+        facts["seed"] = seed
+        parts_of = _parts_by_user(shares, seed)
+    else:
+        moments, parts_of = _parts_by_time(interactions, shares)
+        facts["validation_from"], facts["test_from"] = moments
+    with atomic_folder(out) as work:
+        targets = {part: work / part / folder.resolve().name for part in PARTS}
+        for target in targets.values():
+            target.mkdir(parents=True)
+            _link_items(folder, target)
+        rows = _write_parts(interactions, parts_of, [target / "interactions.parquet" for target in targets.values()])
+        for part, count in zip(PARTS, rows, strict=True):
+            if not count:
+                raise DataError(f"{folder}: the {part} part is empty; raise its share, or split by another column")
+        facts["interactions"] = dict(zip(PARTS, rows, strict=True))
+        for part in PARTS[1:]:
+            leakage = find_leakage(targets["train"], targets[part])
+            facts[f"users_to_predict_in_{part}"] = leakage.num_targets
+            leakage.require_none(after_training=by == "time")
+        write_json(work / "split.json", facts)
+    return facts
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What a model that learned from `train` already knows of what it is to predict in `test`.
+
+    Attributes:
+        train: folder.
+        test: folder.
+        num_targets: the last positive event of each user of `test` with a history.
+        leaked: targets whose user and item meet in `train` too.
+        examples: some of them, as (user, item).
+        shared_users: users of `test` who are in `train`.
+        earliest_target: the time of the first target, where there are times.
+        later_events: events of `train` at or after it.
+    """
+
+    train: Path
+    test: Path
+    num_targets: int
+    leaked: int
+    examples: list[tuple[str, str]]
+    shared_users: int
+    earliest_target: float | None
+    later_events: int
+
+    def require_none(self, *, after_training: bool = False) -> None:
+        """Raise where a target is known, or, for splits by time, where training goes on after the first target.
+
+        Raises:
+            LeakageError: says how many, which, and what to do.
+        """
+        if self.leaked:
+            named = ", ".join(f"user {user!r} with item {item!r}" for user, item in self.examples)
+            raise LeakageError(
+                f"{self.leaked:,} of {self.num_targets:,} events to predict in {self.test} are in {self.train} too: "
+                f"{named}; figures on them would flatter. Split again with recbase data split, or take them out"
+            )
+        if after_training and self.later_events:
+            raise LeakageError(
+                f"{self.later_events:,} events of {self.train} are not before {self.earliest_target:.0f}, when the "
+                f"first event to predict in {self.test} happens: the model would know the future. Split again"
+            )
+
+
+def find_leakage(train: str | Path, test: str | Path) -> Leakage:
+    """Look for what is to be predicted in one folder among the events of another.
+
+    Args:
+        train: folder with `interactions.*`, streamed.
+        test: folder with `items.*` and `interactions.*`, read into memory.
+    """
+    train, test = Path(train), Path(test)
+    users, items, times = _targets(test)
+    wanted = np.sort(_pairs(users, items))
+    found: list[tuple[str, str]] = []
+    leaked = later = 0
+    known_users: list[np.ndarray] = []
+    test_users = np.sort(np.unique(hash_texts(users)))
+    earliest = float(np.nanmin(times)) if times is not None and not np.isnan(times).all() else None
+    for table in interaction_blocks(train):
+        hashes = hash_texts(table["user_id"])
+        known_users.append(np.unique(hashes[_is_in(hashes, test_users)]))
+        leaks = np.flatnonzero(_is_in(_pairs(table["user_id"], table["item_id"]), wanted) & _positive(table))
+        leaked += len(leaks)
+        some = table.take(pa.array(leaks[: _LISTED - len(found)]))
+        found += list(zip(some["user_id"].to_pylist(), some["item_id"].to_pylist(), strict=True))
+        if earliest is not None and "timestamp" in table.column_names:
+            later += int((_times(table) >= earliest).sum())
+    shared = len(np.unique(np.concatenate(known_users))) if known_users else 0
+    return Leakage(train, test, len(users), leaked, found, shared, earliest, later)
+
+
+# ---- who is in which part --------------------------------------------------------------------------------------------
+
+
+def _parts_by_user(shares: np.ndarray, seed: int) -> Callable[[pa.Table], list[np.ndarray]]:
+    """From a block to its rows of each part, (rows,) bool."""
+
+    def parts_of(table: pa.Table) -> list[np.ndarray]:
+        numbers = mix(mix(hash_texts(table["user_id"])) + np.uint64(seed)) / 2.0**64
+        validation, test = numbers < shares[0], (numbers >= shares[0]) & (numbers < shares[1])
+        return [~validation & ~test, validation, test]
+
+    return parts_of
+
+
+def _parts_by_time(
+    interactions: TableBlocks, shares: np.ndarray
+) -> tuple[tuple[float, float], Callable[[pa.Table], list[np.ndarray]]]:
+    """The two moments, and from a block to its rows of each part."""
+    if "timestamp" not in interactions.column_names:
+        raise DataError(
+            f"{interactions.name}: no column 'timestamp' to split by; `order` counts within a user and cannot be "
+            "compared between users: split by user"
+        )
+    blocks = list(_events(interactions))
+    users, pairs, times, positive = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    if np.isinf(times).all():
+        raise DataError(f"{interactions.name}, column 'timestamp': all values are missing; split by user")
+    first, second = np.quantile(times[np.isfinite(times)], [1 - shares[1], 1 - shares[1] + shares[0]], method="higher")
+    users, pairs, times = users[positive], pairs[positive], times[positive]
+    earliest_of_pair = np.lexsort((times, pairs))
+    is_first = np.ones(len(pairs), bool)
+    is_first[1:] = pairs[earliest_of_pair][1:] != pairs[earliest_of_pair][:-1]
+    new_items = earliest_of_pair[is_first]
+    users, times = users[new_items], times[new_items]
+    validation_users = np.unique(users[(times >= first) & (times < second)])
+    test_users = np.unique(users[times >= second])
+
+    def parts_of(table: pa.Table) -> list[np.ndarray]:
+        hashes, when = hash_texts(table["user_id"]), _times(table)
+        return [
+            when < first,
+            (when < second) & _is_in(hashes, validation_users),
+            _is_in(hashes, test_users),
+        ]
+
+    return (float(first), float(second)), parts_of
+
+
+def _events(interactions: TableBlocks) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each event: numbers that stand for its user and for user and item, its time, whether it is positive."""
+    for table in interactions:
+        pairs = _pairs(table["user_id"], table["item_id"])
+        yield hash_texts(table["user_id"]), pairs, _times(table), _positive(table)
+
+
+def _times(table: pa.Table) -> np.ndarray:
+    """(rows,) float64; before everything where there is none."""
+    return pc.fill_null(pc.cast(table["timestamp"], pa.float64()), -np.inf).to_numpy()
+
+
+def _positive(table: pa.Table) -> np.ndarray:
+    if "label" not in table.column_names:
+        return np.ones(table.num_rows, bool)
+    return pc.fill_null(pc.equal(table["label"], 1), True).to_numpy()
+
+
+def _pairs(users: Any, items: Any) -> np.ndarray:
+    """A number for each user with an item, (rows,) uint64."""
+    return mix(hash_texts(users)) ^ hash_texts(items)
+
+
+def _is_in(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    if not len(ascending):
+        return np.zeros(len(values), bool)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return ascending[places] == values
+
+
+def _targets(folder: Path) -> tuple[list[str], list[str], np.ndarray | None]:
+    """Users with a history, the last item of each, and when it was (NaN where that is not known)."""
+    item_ids = read_items(folder)["item_id"][:]
+    table = pa.concat_tables(list(interaction_blocks(folder)), promote_options="permissive")
+    histories = build_histories(table, item_ids, unknown_items="drop", unordered_events="drop")
+    chosen = np.flatnonzero(histories.lengths >= 2)
+    users = histories.users[chosen].tolist()
+    items = [item_ids[row] for row in histories.items[histories.offsets[1:][chosen] - 1].tolist()]
+    if "timestamp" not in table.column_names:
+        return users, items, None
+    positive = table.filter(pa.array(_positive(table)))
+    pairs, when = _pairs(positive["user_id"], positive["item_id"]), _times(positive)
+    order = np.lexsort((when, pairs))
+    first = order[np.searchsorted(pairs, _pairs(users, items), sorter=order)] if len(users) else order[:0]
+    times = when[first]
+    return users, items, np.where(np.isinf(times), np.nan, times)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _write_parts(
+    interactions: TableBlocks, parts_of: Callable[[pa.Table], list[np.ndarray]], paths: list[Path]
+) -> list[int]:
+    """Write the rows of each part; returns how many."""
+    counts = [0] * len(paths)
+    writers: list[pq.ParquetWriter] = []
+    try:
+        for table in progress(interactions, description="splitting", total=len(interactions), unit=" blocks"):
+            if not writers:
+                writers = [pq.ParquetWriter(path, table.schema) for path in paths]
+            for number, (writer, mask) in enumerate(zip(writers, parts_of(table), strict=True)):
+                part = table.filter(pa.array(mask)).cast(writer.schema)
+                writer.write_table(part)
+                counts[number] += part.num_rows
+    finally:
+        for writer in writers:
+            writer.close()
+    return counts
+
+
+def _link_items(folder: Path, target: Path) -> None:
+    """The item table, and vectors that lie beside it, under the same names."""
+    items = find_table(folder, "items")
+    assert items is not None  # of a folder there is always a path
+    for path in [items, *folder.glob("*_f16.npy"), *folder.glob("*_ids.parquet")]:
+        try:
+            os.link(path.resolve(), target / path.name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, target / path.name)

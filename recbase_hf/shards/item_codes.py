@@ -1,0 +1,106 @@
+"""The semantic IDs that the items of a data set have in their catalog, for item tables of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from recbase_hf.catalog.collisions import assign_codes
+from recbase_hf.catalog.reading import template_of
+from recbase_hf.data.blocks import TableBlocks
+from recbase_hf.data.id_index import IdIndex
+from recbase_hf.errors import DataError
+from recbase_hf.files import atomic_file
+from recbase_hf.modeling.centering import SUMMED, mean_of_sums
+from recbase_hf.progress import progress
+from recbase_hf.shards.share import Share
+from recbase_hf.text.encoder import normalize_rows
+
+if TYPE_CHECKING:
+    from recbase_hf.auto import RecBaseTokenizer
+
+__all__ = ["ItemVectorRows", "encode_items", "rows_of_vectors"]
+
+
+class ItemVectorRows(NamedTuple):
+    """Vectors, and the items that they are of.
+
+    Attributes:
+        read: gives some of the vectors, (n, width) floating, by a slice.
+        rows: (vectors,) int64, the row of the item table that each is of.
+    """
+
+    read: Callable[[slice], np.ndarray]
+    rows: np.ndarray
+
+
+def encode_items(
+    items: TableBlocks, vectors: ItemVectorRows, tokenizer: RecBaseTokenizer, folder: Path, *, share: Share
+) -> np.ndarray:
+    """Semantic IDs (items, levels) int32 as `ItemCatalog.from_items` gives them; -1 for items without a vector.
+
+    Args:
+        items: the item table, whose texts are read only where the tokenizer keeps semantic IDs apart.
+        vectors: of the items.
+        tokenizer: its quantizer, mean and collision policy.
+        folder: for files of parts, which a later call takes up.
+        share: every process takes its own parts.
+    """
+    parts = [slice(start, min(start + SUMMED, len(vectors.rows))) for start in range(0, len(vectors.rows), SUMMED)]
+    folder.mkdir(parents=True, exist_ok=True)
+    sums = [folder / f"sum-{number:05d}.npy" for number in range(len(parts))]
+    for part, path in progress(list(share.mine(zip(parts, sums, strict=True))), description="mean of the catalog"):
+        if not path.exists():
+            _save(path, normalize_rows(vectors.read(part)).sum(axis=0, dtype=np.float64))
+    share.wait()
+    quantizer = tokenizer.quantizer
+    prior = quantizer.corpus_mean.cpu().numpy(), quantizer.config.mean_shrinkage
+    mean = mean_of_sums([np.load(path) for path in sums], len(vectors.rows), *prior)
+    if tokenizer.collisions != "keep":
+        codes = _apart(items, vectors, tokenizer, mean)
+    else:
+        files = [folder / f"codes-{number:05d}.npy" for number in range(len(parts))]
+        for part, path in progress(list(share.mine(zip(parts, files, strict=True))), description="semantic IDs"):
+            if not path.exists():
+                _save(path, tokenizer.encode_items(normalize_rows(vectors.read(part)), mean=mean).astype(np.int32))
+        share.wait()
+        codes = np.concatenate([np.load(path) for path in files])
+    codes_of_items = np.full((items.num_rows, codes.shape[1]), -1, dtype=np.int32)
+    codes_of_items[vectors.rows] = codes
+    return codes_of_items
+
+
+def _apart(items: TableBlocks, vectors: ItemVectorRows, tokenizer: RecBaseTokenizer, mean: np.ndarray) -> np.ndarray:
+    """Under a policy that keeps texts apart, which has to see all of them at once."""
+    import datasets
+
+    table = pa.concat_tables(list(items)).take(pa.array(vectors.rows))
+    texts = template_of(tokenizer).render_all(datasets.Dataset(table))
+    return assign_codes(tokenizer, normalize_rows(vectors.read(slice(None))), texts, mean=mean).astype(np.int32)
+
+
+def rows_of_vectors(ids: pa.ChunkedArray, items: IdIndex, place: str) -> np.ndarray:
+    """The item row of each vector id, (n,) int64.
+
+    Raises:
+        DataError: an id is not in the item table, or comes twice.
+    """
+    rows = items.find(ids)
+    if (rows < 0).any():
+        first = int(np.argmax(rows < 0))
+        raise DataError(
+            f"{place}, row {first + 1}, column 'item_id': {ids[first].as_py()!r} is not in the item table; "
+            "add the item, or make the vectors again for this table"
+        )
+    if len(np.unique(rows)) < len(rows):
+        raise DataError(f"{place}: an item id comes twice; make the vectors again for this table")
+    return rows
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
