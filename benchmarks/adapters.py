@@ -40,7 +40,7 @@ from recbase_hf.data.prepare.adapters.amazon import CATEGORIES_2018, CATEGORIES_
 from recbase_hf.data.prepare.adapters.movielens import GENRES_100K
 from recbase_hf.data.prepare.prepared import prepare
 from recbase_hf.data.prepare.registry import published_data
-from recbase_hf.evaluation.results import circumstances
+from recbase_hf.evaluation.receipts import circumstances
 from recbase_hf.files import read_json, sha256_of_file, write_json
 
 COMMAND = "python benchmarks/adapters.py --data data/*"

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recbase_hf.config import option, parse_arguments
-from recbase_hf.evaluation.results import circumstances
+from recbase_hf.evaluation.receipts import circumstances
 from recbase_hf.files import read_json, sha256_of_file, write_json
 
 NAME = "amazon-2023-books"

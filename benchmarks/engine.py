@@ -31,7 +31,7 @@ from recbase_hf.catalog.index_files import hash_of_codes
 from recbase_hf.catalog.trie import build_trie
 from recbase_hf.catalog.trie_file import load_trie, save_trie
 from recbase_hf.config import option, parse_arguments
-from recbase_hf.evaluation.results import circumstances
+from recbase_hf.evaluation.receipts import circumstances
 from recbase_hf.files import read_json, write_json
 from recbase_hf.language_model import new_language_model, qwen2_config
 from recbase_hf.quantizers.kinds import config_of_kind

@@ -24,8 +24,8 @@ from recbase_hf import ItemCatalog, ItemTemplate, RecBaseScorer
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.data.domain import ItemVectors, load_domain
 from recbase_hf.evaluation.intervals import bootstrap_interval
-from recbase_hf.evaluation.protocol import leave_last_out
-from recbase_hf.evaluation.results import circumstances
+from recbase_hf.evaluation.protocols import leave_last_out
+from recbase_hf.evaluation.receipts import circumstances
 from recbase_hf.files import read_json, write_json
 from recbase_hf.scoring.walk import Walker
 

@@ -35,11 +35,12 @@ from recbase_hf.data.domain import Domain, ItemVectors, load_domain
 from recbase_hf.data.tables import read_items
 from recbase_hf.doctor.measures import drift, level_one_information, level_use, reconstruction_cosines, text_collisions
 from recbase_hf.doctor.neighbors import query_recalls
-from recbase_hf.evaluation.baselines import similarity_scores
-from recbase_hf.evaluation.figures import measure
+from recbase_hf.evaluation.figures import measure_candidates
 from recbase_hf.evaluation.intervals import bootstrap_interval
-from recbase_hf.evaluation.protocol import CandidateSet, leave_last_out
-from recbase_hf.evaluation.results import circumstances
+from recbase_hf.evaluation.protocols import leave_last_out
+from recbase_hf.evaluation.rankers.training_free import TextSimilarity
+from recbase_hf.evaluation.receipts import circumstances
+from recbase_hf.evaluation.task import CandidateTask
 from recbase_hf.files import read_json, write_json
 from recbase_hf.quantizers.fit import fit_sample
 from recbase_hf.quantizers.kinds import KINDS, config_of_kind, training_of_kind
@@ -90,14 +91,17 @@ class Items:
         self.seed = seed
 
     @cached_property
-    def candidates(self) -> CandidateSet:
+    def task(self) -> CandidateTask:
         return leave_last_out(self.domain.histories, len(self.vectors), max_users=USERS, seed=self.seed)
 
     def gauc(self, vectors: np.ndarray) -> float:
         """Of text similarity by these vectors, on the held-out last items of users."""
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-        return float(measure("", similarity_scores(self.candidates, unit), self.candidates, seed=self.seed).gauc)
+        scores = TextSimilarity(unit, how="log-sum-exp").scores(
+            self.task.histories, self.task.candidates_of(0, len(self.task))
+        )
+        return measure_candidates("", scores, self.task, seed=self.seed).metrics["gauc"].value
 
 
 Alignment = Callable[[Mapping[str, np.ndarray], str], dict[str, np.ndarray]]

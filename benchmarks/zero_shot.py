@@ -20,7 +20,7 @@ from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.commands.pretrain import Pretrain, pretrain
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
 from recbase_hf.config import option, parse_arguments
-from recbase_hf.evaluation.results import read_results
+from recbase_hf.evaluation.receipts import read_receipt
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ZeroShot:
     max_users: int = option(1500, help="training users of each data set")
     max_items: int = option(50, help="items a training window")
     max_test_users: int = option(3000, help="users that are evaluated")
+    ladder: bool = option(True, help="also baselines that are fitted on the left-out set")
     seed: int = option(0, help="of everything")
     table: bool = option(False, help="only print the table of the receipts")
 
@@ -59,16 +60,7 @@ def run(options: ZeroShot, left_out: str) -> None:
 
     receipt = Path(options.receipts) / f"{Path(left_out).name}.json"
     if receipt.exists():
-        before = read_results(receipt)["model"]["training"]
-        differing = [
-            name
-            for name in ("size", "epochs", "max_users", "max_items", "seed")
-            if before[name] != getattr(options, name)
-        ]
-        if differing:
-            sys.exit(
-                f"{receipt} was made with other settings ({', '.join(differing)}); name another folder for --receipts"
-            )
+        read_receipt(receipt)
         return
     others = tuple(folder for folder in options.data if folder != left_out)
     data = {"data": others, "vectors": options.vectors, "seed": options.seed}
@@ -98,6 +90,7 @@ def run(options: ZeroShot, left_out: str) -> None:
                 output=str(receipt),
                 vectors=options.vectors,
                 unordered_events="drop",
+                ladder=options.ladder,
                 max_users=options.max_test_users,
                 seed=options.seed,
             )
@@ -105,24 +98,29 @@ def run(options: ZeroShot, left_out: str) -> None:
 
 
 def render(receipts: Path) -> str:
-    """Markdown: GAUC with its interval, a row a left-out data set, and the means."""
-    results = [read_results(path) for path in sorted(receipts.glob("*.json"))]
-    if not results:
+    """Markdown: GAUC, a row a ranker, a column a left-out data set; half the width of the widest interval below."""
+    found = [read_receipt(path) for path in sorted(receipts.glob("*.json"))]
+    if not found:
         sys.exit(f"no receipts in {receipts}; run the benchmark first")
-    names = [figures["name"] for figures in results[0]["figures"]]
-    lines = ["| left out | users | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
-    table = np.array([[figures["gauc"] for figures in result["figures"]] for result in results])
-    for result, row in zip(results, table, strict=True):
-        cells = []
-        for figures, value in zip(result["figures"], row, strict=True):
-            low, high = figures["gauc_interval"]
-            best = "**" if value == row.max() else ""
-            cells.append(f"{best}{value:.3f}{best} [{low:.3f}, {high:.3f}]")
-        lines.append(
-            f"| {result['dataset']['name']} | {result['figures'][0]['scored_users']:,} | " + " | ".join(cells) + " |"
-        )
-    lines.append("| mean | | " + " | ".join(f"{value:.3f}" for value in table.mean(axis=0)) + " |")
+    names = [row["name"] for row in found[0]["rankers"]]
+    figures = [{row["name"]: row["metrics"]["gauc"] for row in receipt["rankers"]} for receipt in found]
+    table = np.array([[one[name]["value"] if name in one else np.nan for one in figures] for name in names])
+    lines = ["| ranker | " + " | ".join(receipt["dataset"]["name"] for receipt in found) + " | mean |"]
+    lines.append("|---|" + "---:|" * (len(found) + 1))
+    for name, row in zip(names, table, strict=True):
+        cells = [_cell(value, best) for value, best in zip(row, np.nanmax(table, axis=0), strict=True)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {row.mean():.3f} |")
+    users = [f"{receipt['rankers'][0]['users']:,}" for receipt in found]
+    lines.append(f"| users | {' | '.join(users)} | |")
+    widest = max((part["high"] - part["low"]) / 2 for one in figures for part in one.values())
+    lines += ["", f"95 % intervals over users are in the receipts; the widest is ± {widest:.3f}."]
     return "\n".join(lines)
+
+
+def _cell(value: float, best: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
 
 
 if __name__ == "__main__":

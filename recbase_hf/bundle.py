@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recbase_hf.files import atomic_folder, read_json, write_json
+from recbase_hf.files import atomic_folder, read_json, sha256_of_file, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 
-__all__ = ["load_bundle", "require_folder_if_path", "save_bundle"]
+if TYPE_CHECKING:
+    from recbase_hf.scoring.calibration import Calibration
+
+__all__ = ["CALIBRATION_FILE", "bundle_file", "hash_of_weights", "load_bundle", "require_folder_if_path", "save_bundle"]
 
 FORMAT_VERSION = 1
+CALIBRATION_FILE = "calibration.json"
 
 
 def save_bundle(
-    folder: str | Path, model: Any, tokenizer: Any, *, card: str | None = None, record: dict[str, Any] | None = None
+    folder: str | Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    card: str | None = None,
+    record: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a plain `Qwen2ForCausalLM` checkpoint with tokenizer, quantizer and card, whole or not at all.
 
@@ -23,6 +34,11 @@ def save_bundle(
         tokenizer: the `RecBaseTokenizer`.
         card: content of the `README.md`.
         record: how the model was trained, for `training.json`.
+        calibration: fitted for this model. Without one, that of an earlier bundle in the folder is removed: it was
+            fitted for other weights.
+
+    Raises:
+        FingerprintMismatchError: the calibration was fitted for another tokenizer.
     """
     from recbase_hf.auto import RecBaseScoringPipeline
 
@@ -36,6 +52,10 @@ def save_bundle(
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if record is not None:
             write_json(temporary / "training.json", record)
+        if calibration is not None:
+            calibration.save(temporary)
+        else:
+            (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
 def load_bundle(
@@ -91,6 +111,48 @@ def load_bundle(
                 f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}"
             )
     return model.to(device).eval(), tokenizer
+
+
+def bundle_file(name_or_path: str | Path, name: str, **hub: Any) -> Path | None:
+    """Where one file of a bundle lies, downloaded from the Hub if need be; None if the bundle lacks it.
+
+    Args:
+        **hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+
+    Raises:
+        OSError: there is no such folder or repository.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    require_folder_if_path(name_or_path)
+    if Path(name_or_path).is_dir():
+        path = Path(name_or_path) / name
+        return path if path.exists() else None
+    try:
+        return Path(hf_hub_download(str(name_or_path), name, **hub))
+    except EntryNotFoundError:  # also where the Hub cannot be reached and the cached bundle came without the file
+        return None
+
+
+def hash_of_weights(name_or_path: str | Path, **hub: Any) -> str:
+    """Sixteen hexadecimal digits that stand for the files of a bundle's language model.
+
+    Args:
+        **hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+
+    Raises:
+        FileNotFoundError: there are no weights.
+    """
+    index = bundle_file(name_or_path, "model.safetensors.index.json", **hub)
+    names = ["model.safetensors"] if index is None else sorted(set(read_json(index)["weight_map"].values()))
+    digest = hashlib.sha256()
+    for name in names:
+        path = bundle_file(name_or_path, name, **hub)
+        if path is None:
+            raise FileNotFoundError(f"{name_or_path} has no {name}; it is not a whole bundle")
+        digest.update(sha256_of_file(path).encode())
+    return digest.hexdigest()[:16]
 
 
 def require_folder_if_path(name_or_path: str | Path) -> None:

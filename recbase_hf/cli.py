@@ -23,7 +23,10 @@ COMMANDS = {
     "catalog": "add, remove, diff, migrate, import or export the items of a catalog",
     "recommend": "the best items of a catalog for one history",
     "score": "the candidates of every row of a table; on several devices: accelerate launch examples/score.py",
+    "calibrate": "weighs score, popularity and text similarity on training domains, and stores that in the bundle",
     "evaluate": "zero-shot figures beside baselines",
+    "report": "receipts of evaluations side by side: tables and plots",
+    "rerun": "an evaluation once more, from its receipt, and whether the same comes out",
     "env": "versions and hardware, for bug reports",
 }
 

@@ -10,8 +10,8 @@ from recbase_hf.commands.options import DataOptions, TextOptions, resolve_folder
 from recbase_hf.config import option, part_of
 from recbase_hf.data.domain import ItemVectors
 from recbase_hf.shards.pack import Packing, pack_domains
-from recbase_hf.shards.share import Share
 from recbase_hf.shards.token_shards import TokenShards
+from recbase_hf.share import Share
 from recbase_hf.text.template import ItemTemplate
 
 __all__ = ["Encode", "Pack", "encode", "pack"]

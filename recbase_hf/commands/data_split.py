@@ -44,6 +44,8 @@ def split(options: Split) -> None:
         test_share=options.test_share,
         seed=options.seed,
     )
+    if facts.get("without_time"):
+        print(f"{facts['without_time']:,} interactions have no timestamp: left out, or the oldest where `order` tells")
     for part in PARTS:
         users = facts.get(f"users_to_predict_in_{part}")
         print(f"{options.out}/{part}/{facts['data']}: {facts['interactions'][part]:,} interactions", end="")

@@ -44,9 +44,9 @@ def demo(options: Demo) -> None:
     """Run the stages; each reuses what an earlier run left in the output folder."""
     output = Path(options.output)
     os.environ["RECBASE_CACHE"] = str(output.resolve())
-    from recbase_hf.commands.evaluate import Evaluate, evaluate
+    from recbase_hf.commands.evaluate import Evaluate, evaluate, load_evaluation
     from recbase_hf.commands.options import resolve_folder
-    from recbase_hf.evaluation.results import render_table
+    from recbase_hf.evaluation.receipt_table import render_table
 
     logger.info("1/5 data: what installed packages use of each other, and the unseen domain %s", options.data)
     resolve_folder("python-api/packages")
@@ -59,24 +59,26 @@ def demo(options: Demo) -> None:
     _launch("pretrain", output, output / "model", (*PRETRAIN_FLAGS, *seed))
 
     logger.info("4/5 zero-shot: catalog of the unseen domain, chosen against not-chosen items")
-    results, scorer, catalog, candidate_set = evaluate(
-        Evaluate(
-            model=str(output / "model"),
-            data=str(unseen),
-            output=str(output / "results" / f"{unseen.resolve().name}.json"),
-            vectors="minilm" if (unseen / "minilm_f16.npy").exists() else None,
-            unordered_events="drop",
-        )
+    evaluated = Evaluate(
+        model=str(output / "model"),
+        data=str(unseen),
+        output=str(output / "results" / f"{unseen.resolve().name}.json"),
+        vectors="minilm" if (unseen / "minilm_f16.npy").exists() else None,
+        unordered_events="drop",
     )
+    evaluation = load_evaluation(evaluated)
+    scorer, catalog, task = evaluation.scorer, evaluation.catalog, evaluation.task
+    assert scorer is not None  # a model was named
+    assert catalog is not None
+    print("\n" + render_table(evaluate(evaluated, evaluation=evaluation)) + "\n")
     catalog.save_pretrained(output / "catalog" / unseen.resolve().name)
-    print("\n" + render_table(results) + "\n")
 
     logger.info("5/5 recommendations for one user")
-    lengths = [len(history) for history in candidate_set.histories]
+    lengths = [len(history) for history in task.histories]
     user = next((user for user, length in enumerate(lengths) if length >= 5), int(np.argmax(lengths)))
-    history = candidate_set.histories[user]
+    history = task.histories[user]
     k = min(options.k, len(catalog) - len(set(history.tolist())))
-    print(f"history of {candidate_set.users[user]} (oldest first):")
+    print(f"history of {task.users[user]} (oldest first):")
     for row in history:
         print(f"  {catalog.titles[row]}")
     print(f"top {k} of {len(catalog):,} items (natural-log probability):")

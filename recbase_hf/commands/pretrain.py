@@ -21,8 +21,8 @@ from recbase_hf.config import option, parse_arguments, part_of
 from recbase_hf.language_model import MODEL_SIZES
 from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.shards.pack import Packing, pack_domains
-from recbase_hf.shards.share import Share
 from recbase_hf.shards.token_shards import TokenShards, files_of
+from recbase_hf.share import Share
 from recbase_hf.training.pretrain import Pretraining, train_language_model
 
 if TYPE_CHECKING:

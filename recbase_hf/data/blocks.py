@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,17 @@ from recbase_hf.data.table_sources import Origin, TableSource, find_table, load_
 from recbase_hf.data.tables import checked_interactions, checked_items
 from recbase_hf.errors import DataError
 
-__all__ = ["ROWS_A_BLOCK", "TableBlocks", "hash_of_tables", "interaction_blocks", "item_blocks"]
+__all__ = [
+    "ROWS_A_BLOCK",
+    "TableBlocks",
+    "TimeColumn",
+    "hash_of_tables",
+    "interaction_blocks",
+    "item_blocks",
+    "time_column",
+]
+
+TimeColumn: TypeAlias = Literal["order", "timestamp", "table", "unknown"]
 
 ROWS_A_BLOCK = 1 << 21
 """Rows that are in memory together, at least one row group of a Parquet file."""
@@ -120,6 +130,21 @@ def _grouped(sizes: list[int]) -> list[list[int]]:
 def _ranges(sizes: list[int]) -> list[range]:
     ends = np.cumsum(sizes, dtype=np.int64).tolist()
     return [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def time_column(interactions: TableBlocks) -> TimeColumn:
+    """What tells the order of events: the first of `order` and `timestamp` that is not all missing.
+
+    `table` stands for the order of the rows, where there is no such column; `unknown`, where all of it is missing.
+    """
+    names = [name for name in ("order", "timestamp") if name in interactions.column_names]
+    filled = dict.fromkeys(names, False)
+    for block in range(len(interactions)):
+        if names and not filled[names[0]]:
+            table = interactions.read(block, ["user_id", "item_id", *names])
+            for name in names:
+                filled[name] |= table[name].null_count < table.num_rows
+    return next((name for name in names if filled[name]), "unknown" if names else "table")  # type: ignore[return-value]
 
 
 # ---- what stands for the content -------------------------------------------------------------------------------------

@@ -1,40 +1,43 @@
-"""Looks over anybody's own two tables before any work is put into them, and says what to do about each finding."""
+"""Looks over anybody's own tables before any work is put into them, and says what to do about each finding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from recbase_hf.data.table_sources import arrow_table
-from recbase_hf.data.tables import read_interactions, read_items
+from recbase_hf.data.event_inspections import KnownItems, Labels, Order, Repeats, Times, Users
+from recbase_hf.data.id_index import IdIndex
+from recbase_hf.data.inspections import Block, Finding, Impressions, Inspection, ItemIds, ItemTexts
+from recbase_hf.data.table_sources import ID_COLUMNS, Origin, find_table, load_table
+from recbase_hf.data.tables import checked_interactions, checked_items
 from recbase_hf.errors import DataError
+from recbase_hf.progress import progress
 
 __all__ = ["Finding", "check_tables"]
 
-_MILLISECONDS = 1e11
-"""Seconds since 1970 stay below it until the year 5138; milliseconds are above it since 1973."""
+ROWS_A_BLOCK = 1 << 17
+"""Rows of a Parquet file that are in memory together."""
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing about the tables.
-
-    Attributes:
-        level: `error` stops training and evaluation, `warning` loses something, `note` is worth knowing.
-        message: what, where, and the fix.
-    """
-
-    level: Literal["error", "warning", "note"]
-    message: str
+INTERACTION_COLUMNS = (*ID_COLUMNS, "order", "timestamp", "rating", "label")
+IMPRESSION_LISTS: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "history": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "lists of item ids"),
+    "candidates": (lambda kind: _is_text(kind) or pa.types.is_integer(kind), "lists of item ids"),
+    "labels": (lambda kind: pa.types.is_primitive(kind) and not pa.types.is_temporal(kind), "lists of 0 and 1"),
+}
+"""The columns that are looked at, and what they hold."""
 
 
 def check_tables(folder: str | Path) -> list[Finding]:
-    """Everything that is worth saying about a folder in the two-table form.
+    """Everything that is worth saying about a folder in the two-table form, and its impressions if there are any.
+
+    Parquet files are read block by block: in memory are the ids of the items and 24 bytes for each interaction. Files
+    of other formats are in memory as a whole. Of cells that cannot be read, the first of each column is told.
 
     Raises:
         FileNotFoundError: a table is missing.
@@ -46,79 +49,168 @@ def check_tables(folder: str | Path) -> list[Finding]:
     >>> print(*(finding.level for finding in check_tables(folder)))
     error note
     """
+    findings, known = _items(folder)
+    findings += _interactions(folder, known)
+    impressions = Path(folder) / "impressions.parquet"
+    return [*findings, *_impressions(impressions, known)] if impressions.exists() else findings
+
+
+def _items(folder: str | Path) -> tuple[list[Finding], IdIndex | None]:
+    """And the ids, if they can be read."""
     try:
-        items = arrow_table(read_items(folder))
-        interactions = arrow_table(read_interactions(folder))
+        table = _open_table(folder, "items", checked_items, ["item_id"])
+    except DataError as error:
+        return [Finding("error", str(error))], None
+    texts = _text_columns(table.schema)
+    ids = ItemIds(table.name)
+    findings, is_whole = _inspect(table, ["item_id", *texts], [ids, ItemTexts(table.name, texts)])
+    return findings, ids.index if is_whole else None
+
+
+def _interactions(folder: str | Path, known: IdIndex | None) -> list[Finding]:
+    try:
+        table = _open_table(folder, "interactions", checked_interactions, ID_COLUMNS)
     except DataError as error:
         return [Finding("error", str(error))]
-    return [*_unknown_items(items, interactions), *_times(interactions), *_repeats(interactions), *_facts(interactions)]
+    columns = [name for name in INTERACTION_COLUMNS if name in table.schema.names]
+    inspections: list[Inspection] = [] if known is None else [KnownItems(table.name, known)]
+    inspections += [Times(table.name)] if "timestamp" in columns else []
+    inspections += [Order(table.name, columns), Repeats(table.name, columns), Users(table.name)]
+    inspections += [Labels(table.name)] if "label" in columns else []
+    return _inspect(table, columns, inspections)[0]
 
 
-def _unknown_items(items: pa.Table, interactions: pa.Table) -> Iterator[Finding]:
-    known = pc.is_in(interactions["item_id"], value_set=items["item_id"].combine_chunks())
-    unknown = interactions.filter(pc.invert(known))["item_id"]
-    if len(unknown):
-        row = pc.index(known, False).as_py() + 1
-        yield Finding(
-            "error",
-            f"interactions, row {row}: item {unknown[0].as_py()!r} is not in the item table, nor are those of "
-            f"{len(unknown) - 1:,} other rows ({pc.count_distinct(unknown).as_py():,} items); add the items, or leave "
-            "these rows out",
-        )
-    used = pc.is_in(items["item_id"], value_set=interactions["item_id"].combine_chunks())
-    unused = items.num_rows - pc.sum(used).as_py()
-    if unused:
-        yield Finding("note", f"{unused:,} of {items.num_rows:,} items have no interaction; they can be recommended")
+def _impressions(path: Path, known: IdIndex | None) -> list[Finding]:
+    try:
+        table = _open_table(path, "impressions", _as_it_is, [])
+        _require_lists(table)
+    except DataError as error:
+        return [Finding("error", str(error))]
+    return _inspect(table, list(IMPRESSION_LISTS), [Impressions(table.name, known)])[0]
 
 
-def _times(interactions: pa.Table) -> Iterator[Finding]:
-    names = interactions.column_names
-    if "timestamp" not in names:
-        if "order" not in names:
-            yield Finding("note", "there is neither `timestamp` nor `order`; the order of the rows counts as history")
-        return
-    times = interactions["timestamp"]
-    negative = pc.fill_null(pc.less(times, 0), False)
-    if pc.any(negative).as_py():
-        yield Finding(
-            "error",
-            f"interactions, row {pc.index(negative, True).as_py() + 1}, column 'timestamp': "
-            f"{pc.filter(times, negative)[0].as_py()} is before 1970; write seconds since 1970, or leave it empty",
-        )
-    late = pc.fill_null(pc.greater(times, _MILLISECONDS), False)
-    if pc.any(late).as_py():
-        first = pc.index(late, True).as_py() + 1
-        if pc.all(pc.or_(late, pc.is_null(times))).as_py():
-            yield Finding("note", "the timestamps look like milliseconds; only their order is used, so that is fine")
-        else:
-            yield Finding(
-                "error",
-                f"interactions, row {first}, column 'timestamp': {times[first - 1].as_py()} looks like milliseconds, "
-                "others like seconds; use one unit, or histories come out of order",
-            )
-    missing = times.null_count
-    if missing and "order" not in names:
-        yield Finding(
-            "warning", f"{missing:,} of {len(times):,} interactions have no timestamp; see --unordered-events"
-        )
+# Reading
 
 
-def _repeats(interactions: pa.Table) -> Iterator[Finding]:
-    keys = [name for name in ("user_id", "item_id", "timestamp", "order") if name in interactions.column_names]
-    distinct = interactions.group_by(keys).aggregate([]).num_rows
-    if distinct < interactions.num_rows:
-        yield Finding(
-            "warning",
-            f"{interactions.num_rows - distinct:,} of {interactions.num_rows:,} interactions repeat another one in "
-            f"{', '.join(keys)}; drop them if they are no events of their own",
-        )
+@dataclass(frozen=True)
+class _Table:
+    """A table in blocks, as it stands in its file.
+
+    `blocks`: from the columns that are wanted. `check`: from a block and where it comes from to its checked form, or an
+    error. `ids`: the columns without which `check` takes nothing.
+    """
+
+    origin: Origin
+    schema: pa.Schema
+    blocks: Callable[[Sequence[str]], Iterator[pa.Table]]
+    check: Callable[[pa.Table, Origin], pa.Table]
+    ids: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return self.origin.name
 
 
-def _facts(interactions: pa.Table) -> Iterator[Finding]:
-    counts = interactions.group_by("user_id").aggregate([("item_id", "count")])["item_id_count"]
-    single = pc.sum(pc.equal(counts, 1)).as_py() or 0
-    if single:
-        yield Finding("note", f"{single:,} of {len(counts):,} users have a single interaction and are never evaluated")
-    names = interactions.column_names
-    if "label" in names and not pc.any(pc.fill_null(pc.equal(interactions["label"], 1), True)).as_py():
-        yield Finding("error", "no interaction has the label 1; 1 is liked, 0 is not, empty counts as liked")
+def _open_table(
+    source: str | Path, stem: str, check: Callable[[pa.Table, Origin], pa.Table], ids: Sequence[str]
+) -> _Table:
+    path = find_table(source, stem)
+    if path is not None and path.suffix.lower() == ".parquet":
+        with _readable(path):
+            schema = pq.read_schema(path)
+        table = _Table(Origin(str(path), path), schema, partial(_parquet_blocks, path), check, ids)
+    else:
+        whole, origin = load_table(source, stem)
+        table = _Table(origin, whole.schema, lambda columns: iter([whole.select(columns)]), check, ids)
+    nothing = [pa.array([], pa.string()) for _ in table.schema]
+    check(pa.Table.from_arrays(nothing, table.schema.names), table.origin)  # are the columns there?
+    return table
+
+
+def _parquet_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    with _readable(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_A_BLOCK, columns=list(columns)):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read ({str(error)[:200]}); it may be truncated or of another format: make or download "
+            "it again"
+        ) from error
+
+
+def _inspect(table: _Table, columns: Sequence[str], inspections: Sequence[Inspection]) -> tuple[list[Finding], bool]:
+    """What is found, and whether all could be read."""
+    broken: dict[str, DataError] = {}
+    rows = 0
+    try:
+        with progress(description=Path(table.name).name, unit=" rows") as bar:
+            for raw in table.blocks(columns):
+                block = Block(raw, _checked(table, raw, rows, broken), rows)
+                for inspection in _unhindered(inspections, broken):
+                    inspection.see(block)
+                rows += raw.num_rows
+                bar.update(raw.num_rows)
+    except DataError as error:
+        return [Finding("error", str(error))], False
+    if not rows:
+        return [Finding("error", f"{table.name}: the table has no rows; give at least one")], False
+    found = (finding for inspection in _unhindered(inspections, broken) for finding in inspection.findings())
+    return [*(Finding("error", str(error)) for error in broken.values()), *found], not broken
+
+
+def _checked(table: _Table, raw: pa.Table, before: int, broken: dict[str, DataError]) -> pa.Table:
+    """The columns of a block that can be read; `broken` is told of the others."""
+    origin = replace(table.origin, rows_before=before)
+    if not broken:
+        try:
+            return table.check(raw, origin)
+        except DataError:
+            pass  # which columns is seen below
+    columns = {}
+    for name in raw.column_names:
+        others = {id_column: pa.repeat("any", len(raw)) for id_column in table.ids}
+        try:
+            columns[name] = table.check(pa.table({**others, name: raw[name]}), origin)[name]
+        except DataError as error:
+            broken.setdefault(name, error)
+    return pa.table(columns)
+
+
+def _unhindered(inspections: Sequence[Inspection], broken: Mapping[str, DataError]) -> Iterator[Inspection]:
+    return (inspection for inspection in inspections if not broken.keys() & set(inspection.needs))
+
+
+def _text_columns(schema: pa.Schema) -> list[str]:
+    """Those that make the text of an item where nobody says otherwise."""
+    if "text" in schema.names:
+        return ["text"]
+    return [field.name for field in schema if field.name != "item_id" and _is_text(field.type)]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or _is_list(kind):
+        return _is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _as_it_is(table: pa.Table, _: Origin) -> pa.Table:
+    return table
+
+
+def _require_lists(table: _Table) -> None:
+    for name, (is_right, wanted) in IMPRESSION_LISTS.items():
+        if name not in table.schema.names:
+            raise DataError(f"{table.name}: no column {name!r}; the columns are {table.schema.names}")
+        kind = table.schema.field(name).type
+        if not (_is_list(kind) and (is_right(kind.value_type) or pa.types.is_null(kind.value_type))):
+            raise DataError(f"{table.name}, column {name!r}: {kind}, but it must hold {wanted}; convert the column")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbase_hf.data.blocks import TableBlocks, interaction_blocks
+from recbase_hf.data.blocks import TableBlocks, interaction_blocks, time_column
 from recbase_hf.data.histories import build_histories
 from recbase_hf.data.id_index import hash_texts, mix
 from recbase_hf.data.table_sources import find_table
@@ -45,8 +45,8 @@ def split_tables(
     By `user`, all events of a user are in one part; which, follows from the seed and the user's id alone. By `time`
     there are two moments: training has the events before the first. Validation has those before the second, of users
     who meet a new item between the two, so that the last item of each is one to be predicted and what comes before it
-    is the history; test all events of users who meet a new item after the second. Events without a time count as the
-    oldest.
+    is the history; test all events of users who meet a new item after the second. Events without a time are left out
+    and counted; where a column `order` tells the place of all, they count as the oldest.
 
     Args:
         folder: a data set in the two-table form; vectors that lie beside the tables go along.
@@ -80,7 +80,7 @@ def split_tables(
         facts["seed"] = seed
         parts_of = _parts_by_user(shares, seed)
     else:
-        moments, parts_of = _parts_by_time(interactions, shares)
+        moments, facts["without_time"], parts_of = _parts_by_time(interactions, shares)
         facts["validation_from"], facts["test_from"] = moments
     with atomic_folder(out) as work:
         targets = {part: work / part / folder.resolve().name for part in PARTS}
@@ -187,19 +187,22 @@ def _parts_by_user(shares: np.ndarray, seed: int) -> Callable[[pa.Table], list[n
 
 def _parts_by_time(
     interactions: TableBlocks, shares: np.ndarray
-) -> tuple[tuple[float, float], Callable[[pa.Table], list[np.ndarray]]]:
-    """The two moments, and from a block to its rows of each part."""
+) -> tuple[tuple[float, float], int, Callable[[pa.Table], list[np.ndarray]]]:
+    """The two moments, how many events have no time, and from a block to its rows of each part."""
     if "timestamp" not in interactions.column_names:
         raise DataError(
             f"{interactions.name}: no column 'timestamp' to split by; `order` counts within a user and cannot be "
             "compared between users: split by user"
         )
-    blocks = list(_events(interactions))
+    untimed = -np.inf if time_column(interactions) == "order" else np.nan
+    blocks = list(_events(interactions, untimed))
     users, pairs, times, positive = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    if np.isinf(times).all():
+    if not np.isfinite(times).any():
         raise DataError(f"{interactions.name}, column 'timestamp': all values are missing; split by user")
     first, second = np.quantile(times[np.isfinite(times)], [1 - shares[1], 1 - shares[1] + shares[0]], method="higher")
-    users, pairs, times = users[positive], pairs[positive], times[positive]
+    without_time = int((~np.isfinite(times)).sum())
+    counted = positive & ~np.isnan(times)
+    users, pairs, times = users[counted], pairs[counted], times[counted]
     earliest_of_pair = np.lexsort((times, pairs))
     is_first = np.ones(len(pairs), bool)
     is_first[1:] = pairs[earliest_of_pair][1:] != pairs[earliest_of_pair][:-1]
@@ -209,26 +212,28 @@ def _parts_by_time(
     test_users = np.unique(users[times >= second])
 
     def parts_of(table: pa.Table) -> list[np.ndarray]:
-        hashes, when = hash_texts(table["user_id"]), _times(table)
+        hashes, when = hash_texts(table["user_id"]), _times(table, untimed)
         return [
             when < first,
             (when < second) & _is_in(hashes, validation_users),
-            _is_in(hashes, test_users),
+            ~np.isnan(when) & _is_in(hashes, test_users),
         ]
 
-    return (float(first), float(second)), parts_of
+    return (float(first), float(second)), without_time, parts_of
 
 
-def _events(interactions: TableBlocks) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+def _events(
+    interactions: TableBlocks, untimed: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Of each event: numbers that stand for its user and for user and item, its time, whether it is positive."""
     for table in interactions:
         pairs = _pairs(table["user_id"], table["item_id"])
-        yield hash_texts(table["user_id"]), pairs, _times(table), _positive(table)
+        yield hash_texts(table["user_id"]), pairs, _times(table, untimed), _positive(table)
 
 
-def _times(table: pa.Table) -> np.ndarray:
-    """(rows,) float64; before everything where there is none."""
-    return pc.fill_null(pc.cast(table["timestamp"], pa.float64()), -np.inf).to_numpy()
+def _times(table: pa.Table, untimed: float = np.nan) -> np.ndarray:
+    """(rows,) float64; `untimed` where there is none."""
+    return pc.fill_null(pc.cast(table["timestamp"], pa.float64()), untimed).to_numpy()
 
 
 def _positive(table: pa.Table) -> np.ndarray:
@@ -264,7 +269,7 @@ def _targets(folder: Path) -> tuple[list[str], list[str], np.ndarray | None]:
     order = np.lexsort((when, pairs))
     first = order[np.searchsorted(pairs, _pairs(users, items), sorter=order)] if len(users) else order[:0]
     times = when[first]
-    return users, items, np.where(np.isinf(times), np.nan, times)
+    return users, items, times
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from recbase_hf.doctor.figures import TableFigures
 from recbase_hf.doctor.plain_text import figure_table, level_table, sorted_findings
-from recbase_hf.doctor.plots import Plot, plot_bits, plot_bucket_sizes, plot_code_use, plot_cosines, plot_overlap
+from recbase_hf.doctor.plots import plot_bits, plot_bucket_sizes, plot_code_use, plot_cosines, plot_overlap
 from recbase_hf.doctor.verdicts import SEVERITIES
+from recbase_hf.pages import Plot, render_page
 from recbase_hf.version import __version__
 
 if TYPE_CHECKING:
@@ -22,13 +22,11 @@ TEMPLATE = "report.html.jinja"
 
 def render_html(diagnosis: Diagnosis) -> str:
     """The report as an HTML document."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
     findings = sorted_findings(diagnosis.findings)
     counts = Counter(finding.severity for finding in findings)
-    return template.render(
+    return render_page(
+        "recbase_hf.doctor",
+        TEMPLATE,
         version=__version__,
         worst=diagnosis.worst,
         counts=[(severity, counts[severity]) for severity in reversed(SEVERITIES) if counts[severity]],

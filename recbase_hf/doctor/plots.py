@@ -3,82 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from recbase_hf.doctor.figures import CodeFigures, JointFigures
+from recbase_hf.pages import SERIES, Bar, Label, Line, Plot, polyline, scale
 
-__all__ = [
-    "Bar",
-    "Label",
-    "Line",
-    "Plot",
-    "plot_bits",
-    "plot_bucket_sizes",
-    "plot_code_use",
-    "plot_cosines",
-    "plot_overlap",
-]
+__all__ = ["plot_bits", "plot_bucket_sizes", "plot_code_use", "plot_cosines", "plot_overlap"]
 
-WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 60, 396, 14, 206
-SERIES = 6
-"""Colors of levels; deeper ones start again with the first."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A polyline; `kind` is its CSS class."""
-
-    points: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A rectangle; `strength` in [0, 1] is its opacity, `title` what is shown when one points at it."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    title: str
-    strength: float = 1.0
-
-
-@dataclass(frozen=True)
-class Label:
-    """A text at a point; `anchor` is start, middle or end, `kind` its CSS class."""
-
-    x: float
-    y: float
-    text: str
-    anchor: str = "middle"
-    kind: str = "tick"
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """What the template needs to draw one plot.
-
-    Attributes:
-        title: of the plot.
-        caption: how to read it.
-        width: of the drawing, in its own units.
-        height: likewise.
-        lines: drawn first, grid before data.
-        bars: drawn next.
-        labels: drawn last.
-    """
-
-    title: str
-    caption: str
-    width: float = WIDTH
-    height: float = HEIGHT
-    lines: list[Line] = field(default_factory=list)
-    bars: list[Bar] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
 
 
 def plot_code_use(codes: CodeFigures, codebook_size: int) -> Plot:
@@ -90,7 +22,7 @@ def plot_code_use(codes: CodeFigures, codebook_size: int) -> Plot:
     )
     smallest = min(share for curve in codes.use_curves for _, share in curve)
     decades = max(1.0, -math.log10(min(smallest, 1 / codebook_size)) + 0.1)
-    x, y = _scale(0, math.log10(max(codebook_size, 10)), LEFT, RIGHT), _scale(0, -decades, TOP, BOTTOM)
+    x, y = scale(0, math.log10(max(codebook_size, 10)), LEFT, RIGHT), scale(0, -decades, TOP, BOTTOM)
     for power in range(math.floor(decades) + 1):
         _horizontal(plot, y(-power), f"{100 / 10**power:g} %")
     ranks = [10**power for power in range(math.floor(math.log10(max(codebook_size, 10))) + 1)]
@@ -98,11 +30,11 @@ def plot_code_use(codes: CodeFigures, codebook_size: int) -> Plot:
         plot.labels.append(Label(x(math.log10(rank)), BOTTOM + 18, f"{rank:,}"))
     _axis_name(plot, "rank of the code")
     even = y(-math.log10(codebook_size))
-    plot.lines.append(Line(_points([(x(0), even), (x(math.log10(codebook_size)), even)]), "reference"))
+    plot.lines.append(Line(polyline([(x(0), even), (x(math.log10(codebook_size)), even)]), "reference"))
     for level, curve in enumerate(codes.use_curves):
         points = [(x(math.log10(rank)), y(math.log10(share))) for rank, share in curve]
         end = (points[-1][0], float(BOTTOM))  # down to zero: no further code is used
-        plot.lines.append(Line(_points([*points, end]), f"series-{level % SERIES}"))
+        plot.lines.append(Line(polyline([*points, end]), f"series-{level % SERIES}"))
         plot.labels.append(
             Label(RIGHT - 4, TOP + 14 + 16 * level, f"level {level + 1}", "end", f"name series-{level % SERIES}")
         )
@@ -117,11 +49,11 @@ def plot_bits(codes: CodeFigures, codebook_size: int, num_items: int) -> Plot:
         f"What each code says that those before it do not. The dashed line is the most that a level can say here, "
         f"{most:.1f} bits.",
     )
-    y = _scale(0, most * 1.12, BOTTOM, TOP)
+    y = scale(0, most * 1.12, BOTTOM, TOP)
     step = 1 if most <= 6 else 2
     for bits in range(0, math.floor(most) + 1, step):
         _horizontal(plot, y(bits), str(bits))
-    plot.lines.append(Line(_points([(LEFT, y(most)), (RIGHT, y(most))]), "reference"))
+    plot.lines.append(Line(polyline([(LEFT, y(most)), (RIGHT, y(most))]), "reference"))
     names = [f"level {number}" for number in range(1, len(codes.levels) + 1)]
     shown = [f"{bits:.2f}" for bits in codes.conditional_bits]
     _add_bars(plot, codes.conditional_bits, names, shown, y)
@@ -136,7 +68,7 @@ def plot_bucket_sizes(codes: CodeFigures) -> Plot:
     )
     total = codes.collisions.num_items
     shares = [size.num_items / total for size in codes.bucket_sizes]
-    y = _scale(0, 1.1, BOTTOM, TOP)
+    y = scale(0, 1.1, BOTTOM, TOP)
     for percent in (0, 25, 50, 75, 100):
         _horizontal(plot, y(percent / 100), f"{percent} %")
     names = [
@@ -161,15 +93,15 @@ def plot_cosines(percentiles: Sequence[float], fitted: Sequence[float] | None) -
         + (" Dashed: the items that the quantizer was fitted on." if fitted else ""),
     )
     lowest = min(0.0, math.floor(5 * min([*percentiles, *(fitted or ())])) / 5)
-    x, y = _scale(0, 100, LEFT, RIGHT), _scale(lowest, 1.0, BOTTOM, TOP)
+    x, y = scale(0, 100, LEFT, RIGHT), scale(lowest, 1.0, BOTTOM, TOP)
     for tenth in range(round(lowest * 10), 11, 2):
         _horizontal(plot, y(tenth / 10), f"{tenth / 10:.1f}")
     for percent in (0, 25, 50, 75, 100):
         plot.labels.append(Label(x(percent), BOTTOM + 18, f"{percent} %"))
     _axis_name(plot, "share of the items")
     if fitted:
-        plot.lines.append(Line(_points((x(p), y(cosine)) for p, cosine in enumerate(fitted)), "reference"))
-    plot.lines.append(Line(_points((x(p), y(cosine)) for p, cosine in enumerate(percentiles)), "series-0"))
+        plot.lines.append(Line(polyline((x(p), y(cosine)) for p, cosine in enumerate(fitted)), "reference"))
+    plot.lines.append(Line(polyline((x(p), y(cosine)) for p, cosine in enumerate(percentiles)), "series-0"))
     return plot
 
 
@@ -199,22 +131,13 @@ def plot_overlap(joint: JointFigures) -> Plot:
 # ---- helpers -----------------------------------------------------------------------------------------------------
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """From values between `low` and `high` to coordinates between `start` and `end`."""
-    return lambda value: round(start + (end - start) * (value - low) / (high - low), 2)
-
-
-def _points(points: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in points)
-
-
 def _horizontal(plot: Plot, y: float, text: str) -> None:
-    plot.lines.append(Line(_points([(LEFT, y), (RIGHT, y)]), "grid"))
+    plot.lines.append(Line(polyline([(LEFT, y), (RIGHT, y)]), "grid"))
     plot.labels.append(Label(LEFT - 7, y + 4, text, "end"))
 
 
 def _axis_name(plot: Plot, text: str) -> None:
-    plot.labels.append(Label((LEFT + RIGHT) / 2, HEIGHT - 8, text))
+    plot.labels.append(Label((LEFT + RIGHT) / 2, plot.height - 8, text))
 
 
 def _add_bars(

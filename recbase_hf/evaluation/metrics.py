@@ -9,6 +9,9 @@ All functions take flat columns with one row for each (user, candidate) pair, in
 * `scores`: (n,) float, higher is better, infinities allowed
 * `users`: (n,) keys of any one sortable kind (integers, strings)
 
+The functions `..._by_user` take what `tie_groups` made of the columns instead, so that rows are sorted once for all
+metrics; they give a value for each of its users, nan where there is none.
+
 Columns of different lengths, labels other than 0 and 1, and NaN scores or users raise `ValueError` with the first row.
 """
 
@@ -26,9 +29,13 @@ __all__ = [
     "auc",
     "gauc",
     "hit_rate_at_k",
+    "hit_rate_by_user",
     "mrr",
+    "mrr_by_user",
     "ndcg_at_k",
+    "ndcg_by_user",
     "recall_at_k",
+    "recall_by_user",
     "user_auc",
     "user_hit_rate_at_k",
     "user_mrr",
@@ -57,7 +64,7 @@ def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     0.875
     """
     ties = tie_groups(labels, scores)
-    require_both_classes(ties)
+    require_both_classes(int(ties.positives.sum()), len(ties.group_of_row))
     return float(area_by_user(ties.user, ties.positives, ties.negatives)[0])
 
 
@@ -68,9 +75,7 @@ def user_auc(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.ArrayLike)
     (array(['a', 'b'], dtype='<U1'), array([1. , 0.5]))
     """
     ties = tie_groups(labels, scores, users)
-    areas = area_by_user(ties.user, ties.positives, ties.negatives)
-    scored = ~np.isnan(areas)
-    return ties.keys[scored], areas[scored]
+    return _with_value(ties, area_by_user(ties.user, ties.positives, ties.negatives))
 
 
 def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.ArrayLike) -> GaucResult:
@@ -88,6 +93,11 @@ def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.ArrayLike) -> 
 def user_mrr(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.ArrayLike) -> UserValues:
     """The users with a positive, sorted, and each one's expected reciprocal rank of the first positive, float64."""
     ties = tie_groups(labels, scores, users)
+    return _with_value(ties, mrr_by_user(ties))
+
+
+def mrr_by_user(ties: TieGroups) -> FloatArray:
+    """Expected reciprocal rank of each user's first positive, (users,) float64, nan without a positive."""
     reciprocal_ranks = 1.0 / np.arange(1, _longest_ranking(ties) + 1)
     return _expected_worth_of_first_positive(ties, reciprocal_ranks)
 
@@ -108,15 +118,19 @@ def user_ndcg_at_k(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.Arra
     Raises `ValueError` unless `k >= 1`.
     """
     ties = tie_groups(labels, scores, users)
+    return _with_value(ties, ndcg_by_user(ties, k))
+
+
+def ndcg_by_user(ties: TieGroups, k: int) -> FloatArray:
+    """Expected NDCG of each user's first `k` ranks, (users,) float64, nan without a positive."""
     depth = min(_checked_k(k), _longest_ranking(ties))
     # discount_before[r] is what the first r ranks are worth together; ranks past the depth add nothing.
     discount_before = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, depth + 2)))])
     first, last = np.minimum(ties.start, depth), np.minimum(ties.start + ties.size, depth)
     gain = _sum_by_user(ties, ties.positives / ties.size * (discount_before[last] - discount_before[first]))
     positives = _sum_by_user(ties, ties.positives)
-    chosen = positives > 0
-    ideal = discount_before[np.minimum(positives[chosen].astype(np.int64), depth)]
-    return ties.keys[chosen], gain[chosen] / ideal
+    ideal = discount_before[np.minimum(positives.astype(np.int64), depth)]
+    return _ratio(gain, ideal)
 
 
 def ndcg_at_k(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.ArrayLike, k: int) -> float:
@@ -134,11 +148,14 @@ def user_recall_at_k(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.Ar
     Raises `ValueError` unless `k >= 1`.
     """
     ties = tie_groups(labels, scores, users)
+    return _with_value(ties, recall_by_user(ties, k))
+
+
+def recall_by_user(ties: TieGroups, k: int) -> FloatArray:
+    """Expected share of each user's positives in the first `k`, (users,) float64, nan without a positive."""
     places_in_top = np.clip(_checked_k(k) - ties.start, 0, ties.size)
     found = _sum_by_user(ties, ties.positives * places_in_top / ties.size)
-    positives = _sum_by_user(ties, ties.positives)
-    chosen = positives > 0
-    return ties.keys[chosen], found[chosen] / positives[chosen]
+    return _ratio(found, _sum_by_user(ties, ties.positives))
 
 
 def recall_at_k(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.ArrayLike, k: int) -> float:
@@ -156,6 +173,11 @@ def user_hit_rate_at_k(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.
     Raises `ValueError` unless `k >= 1`.
     """
     ties = tie_groups(labels, scores, users)
+    return _with_value(ties, hit_rate_by_user(ties, k))
+
+
+def hit_rate_by_user(ties: TieGroups, k: int) -> FloatArray:
+    """Probability that each user has a positive in the first `k`, (users,) float64, nan without a positive."""
     hits = np.ones(min(_checked_k(k), _longest_ranking(ties)))
     return _expected_worth_of_first_positive(ties, hits)
 
@@ -169,8 +191,8 @@ def hit_rate_at_k(labels: npt.ArrayLike, scores: npt.ArrayLike, users: npt.Array
     return _mean(user_hit_rate_at_k(labels, scores, users, k)[1])
 
 
-def _expected_worth_of_first_positive(ties: TieGroups, worth: FloatArray) -> UserValues:
-    """The users with a positive, sorted, and the expected `worth[rank]` of each one's best-ranked positive, float64.
+def _expected_worth_of_first_positive(ties: TieGroups, worth: FloatArray) -> FloatArray:
+    """The expected `worth[rank]` of each user's best-ranked positive, (users,) float64, nan without a positive.
 
     `worth` is indexed by rank from 0; ranks past its end are worth nothing. The first positive lies in the user's
     first tie group that has one, at a place that follows the negative hypergeometric distribution. Places are walked
@@ -189,7 +211,20 @@ def _expected_worth_of_first_positive(ties: TieGroups, worth: FloatArray) -> Use
         here = positives[open_] / (size[open_] - place)
         expected[open_] += none_yet[open_] * here * worth[start[open_] + place]
         none_yet[open_] *= 1.0 - here
-    return ties.keys[users], expected
+    by_user = np.full(len(ties.keys), np.nan)
+    by_user[users] = expected
+    return by_user
+
+
+def _with_value(ties: TieGroups, by_user: FloatArray) -> UserValues:
+    """The users who have a value, sorted, and their values."""
+    there = ~np.isnan(by_user)
+    return ties.keys[there], by_user[there]
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """`part / whole`, nan where the whole is 0."""
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
 def _sum_by_user(ties: TieGroups, values: npt.NDArray) -> FloatArray:

@@ -101,9 +101,8 @@ def require_no_nan(name: str, column: npt.NDArray) -> None:
         raise ValueError(f"{name} row {wrong[0]} is {column[wrong[0]]}; drop such rows or fix what computed them")
 
 
-def require_both_classes(ties: TieGroups) -> None:
-    """Raise `ValueError` if all labels are 0 or all are 1."""
-    positives, rows = int(ties.positives.sum()), int(ties.size.sum())
+def require_both_classes(positives: int, rows: int) -> None:
+    """Raise `ValueError` if none or all of the rows are positives."""
     if positives in (0, rows):
         raise ValueError(
             f"AUC needs both classes, but {positives} of {rows} labels are 1; "

@@ -11,6 +11,7 @@ import numpy as np
 from recbase_hf.bundle import load_bundle, save_bundle
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.fingerprints import require_same_fingerprint
+from recbase_hf.scoring.calibration import Calibration
 from recbase_hf.scoring.choice import ItemChoice, as_list, is_one_list
 from recbase_hf.scoring.engine import Engine
 from recbase_hf.scoring.method import ScoreMethod, SearchMethod, checked_alpha, checked_beams, checked_method
@@ -44,11 +45,12 @@ class RecBaseScorer:
         strategy: `tree` (fast) or `naive` (one forward a candidate, the reference); both are exact.
         memory_budget: bytes for keys, values, activations and log-probabilities of what goes through the model
             together; weights, catalog and results are not in it. It changes no score.
+        calibration: what `score_calibrated` uses, fitted for this model.
 
     Raises:
         ValueError: the model's vocabulary is smaller than the tokenizer's, or the strategy is unknown.
         TypeError: the memory budget is no whole number.
-        FingerprintMismatchError: the model comes from a bundle with another tokenizer.
+        FingerprintMismatchError: the model or the calibration comes from a bundle with another tokenizer.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class RecBaseScorer:
         *,
         strategy: Strategy = "tree",
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        calibration: Calibration | None = None,
     ) -> None:
         if model.config.vocab_size < tokenizer.vocab_size:
             raise ValueError(
@@ -71,11 +74,14 @@ class RecBaseScorer:
         recorded = getattr(model.config, "recbase", None)
         if recorded is not None:
             require_same_fingerprint(tokenizer=tokenizer.fingerprint, model=recorded["fingerprint"])
+        if calibration is not None:
+            require_same_fingerprint(tokenizer=tokenizer.fingerprint, calibration=calibration.fingerprint)
         model.set_attn_implementation(TREE_ATTENTION)
         self.model = model
         self.tokenizer = tokenizer
         self.strategy = strategy
         self.memory_budget = memory_budget
+        self.calibration = calibration
 
     @classmethod
     def from_pretrained(
@@ -100,11 +106,12 @@ class RecBaseScorer:
         """
         model, tokenizer = load_bundle(name_or_path, dtype=dtype, device=device, **hub)
         tokenizer.attached_text_encoder = text_encoder
-        return cls(model, tokenizer, strategy=strategy, memory_budget=memory_budget)
+        calibration = Calibration.load(name_or_path, **hub)
+        return cls(model, tokenizer, strategy=strategy, memory_budget=memory_budget, calibration=calibration)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the bundle into a folder."""
-        save_bundle(folder, self.model, self.tokenizer)
+        save_bundle(folder, self.model, self.tokenizer, calibration=self.calibration)
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
@@ -169,15 +176,8 @@ class RecBaseScorer:
 
         With `catalog`, the last column includes minus the logarithm of the number of items that share the semantic ID.
         """
-        history, candidates = as_list(history), as_list(candidates)
-        one_user = is_one_list(history) and is_one_list(candidates)
-        histories, candidate_lists = ([history], [candidates]) if one_user else (history, candidates)
-        if len(histories) != len(candidate_lists):
-            raise ValueError(
-                f"{len(histories)} histories but {len(candidate_lists)} candidate lists; give one each a user"
-            )
-        rows = [catalog.rows(ids) for ids in histories], [catalog.rows(ids) for ids in candidate_lists]
-        levels = self._score_rows(*rows, catalog, method, alpha)
+        histories, rows, one_user = _rows_of_users(history, candidates, catalog)
+        levels = self._score_rows(histories, rows, catalog, method, alpha)
         return levels[0] if one_user else levels
 
     def score_rows(
@@ -201,6 +201,42 @@ class RecBaseScorer:
                     f"rows {rows.min()} to {rows.max()} are not all of the catalog's 0 to {len(catalog) - 1}"
                 )
         return [part.sum(axis=1) for part in self._score_rows(histories, candidates, catalog, method, alpha)]
+
+    def score_calibrated(self, history: Sequence[Any], candidates: Sequence[Any], *, catalog: ItemCatalog) -> Any:
+        """`score` as the bundle's calibration corrects it: no log-probability, but made for ranking.
+
+        Its `method` and `alpha` were fitted on training domains, as was the weight of what is added: how alike the
+        candidate's own text is to those of the history, by which items that share a semantic ID differ.
+
+        Args:
+            history: as in `score`.
+            candidates: as in `score`.
+            catalog: as in `score`; with vectors, unless the weight is 0.
+
+        Raises:
+            ValueError: the bundle has no calibration; or as in `score`.
+            DataError: the catalog has no vectors.
+        """
+        histories, rows, one_user = _rows_of_users(history, candidates, catalog)
+        scores = self.score_calibrated_rows(histories, rows, catalog=catalog)
+        return scores[0] if one_user else scores
+
+    def score_calibrated_rows(
+        self,
+        histories: Sequence[np.ndarray],
+        candidates: Sequence[np.ndarray],
+        *,
+        catalog: ItemCatalog,
+        calibration: Calibration | None = None,
+    ) -> list[np.ndarray]:
+        """`score_calibrated` for a batch of users, with catalog rows, and maybe by another calibration."""
+        calibration = calibration or self.calibration
+        if calibration is None:
+            raise ValueError(
+                "this bundle has no calibration; fit one on the data sets that the model was trained on: "
+                "recbase calibrate --model BUNDLE --data FOLDER..."
+            )
+        return calibration.scores(self, histories, candidates, catalog)
 
     def _score_rows(
         self,
@@ -321,3 +357,15 @@ class RecBaseScorer:
         require_same_fingerprint(tokenizer=self.tokenizer.fingerprint, catalog=catalog.fingerprint)
         options = {"method": checked_method(method), "alpha": checked_alpha(alpha)}
         return Engine(self.model, catalog, memory_budget=self.memory_budget, **options)  # type: ignore[arg-type]
+
+
+def _rows_of_users(
+    history: Sequence[Any], candidates: Sequence[Any], catalog: ItemCatalog
+) -> tuple[list[np.ndarray], list[np.ndarray], bool]:
+    """Histories and candidates as catalog rows, a list entry a user, and whether they were given for one user."""
+    history, candidates = as_list(history), as_list(candidates)
+    one_user = is_one_list(history) and is_one_list(candidates)
+    histories, candidate_lists = ([history], [candidates]) if one_user else (history, candidates)
+    if len(histories) != len(candidate_lists):
+        raise ValueError(f"{len(histories)} histories but {len(candidate_lists)} candidate lists; give one each a user")
+    return [catalog.rows(ids) for ids in histories], [catalog.rows(ids) for ids in candidate_lists], one_user

@@ -13,22 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbase_hf.data.blocks import TableBlocks
+from recbase_hf.data.blocks import TableBlocks, TimeColumn
 from recbase_hf.data.histories import Histories, group_events
 from recbase_hf.data.id_index import IdIndex, hash_texts
 from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.files import atomic_file, atomic_folder
 from recbase_hf.progress import progress
-from recbase_hf.shards.share import Share
+from recbase_hf.share import Share
 
-__all__ = ["ROWS_A_PARTITION", "UserEvents", "group_partitions", "partition_by_user", "time_column"]
+__all__ = ["ROWS_A_PARTITION", "UserEvents", "group_partitions", "partition_by_user"]
 
 logger = logging.getLogger(__name__)
 
 ROWS_A_PARTITION = 1 << 21
 """Interactions in a file, about."""
-
-TimeColumn = Literal["order", "timestamp", "table", "unknown"]
 
 
 class UserEvents:
@@ -58,21 +56,6 @@ class UserEvents:
             "items": pa.LargeListArray.from_arrays(histories.offsets, histories.items.astype(np.int32)),
         }
         _write_arrow(path, pa.table(columns).replace_schema_metadata({"dropped": str(dropped)}))
-
-
-def time_column(interactions: TableBlocks) -> TimeColumn:
-    """What tells the order of events: the first of `order` and `timestamp` that is not all missing.
-
-    `table` stands for the order of the rows, where there is no such column; `unknown`, where all of it is missing.
-    """
-    names = [name for name in ("order", "timestamp") if name in interactions.column_names]
-    filled = dict.fromkeys(names, False)
-    for block in range(len(interactions)):
-        if names and not filled[names[0]]:
-            table = interactions.read(block, ["user_id", "item_id", *names])
-            for name in names:
-                filled[name] |= table[name].null_count < table.num_rows
-    return next((name for name in names if filled[name]), "unknown" if names else "table")  # type: ignore[return-value]
 
 
 def partition_by_user(

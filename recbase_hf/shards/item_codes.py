@@ -17,7 +17,7 @@ from recbase_hf.errors import DataError
 from recbase_hf.files import atomic_file
 from recbase_hf.modeling.centering import SUMMED, mean_of_sums
 from recbase_hf.progress import progress
-from recbase_hf.shards.share import Share
+from recbase_hf.share import Share
 from recbase_hf.text.encoder import normalize_rows
 
 if TYPE_CHECKING:

@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow as pa
 
 from recbase_hf.config import option, require_positive
-from recbase_hf.data.blocks import TableBlocks, hash_of_tables, interaction_blocks, item_blocks
+from recbase_hf.data.blocks import TableBlocks, hash_of_tables, interaction_blocks, item_blocks, time_column
 from recbase_hf.data.domain import ItemVectors, encode_texts
 from recbase_hf.data.id_index import IdIndex, mix
 from recbase_hf.data.vectors import find_ids, find_vectors, open_vectors
 from recbase_hf.errors import DataError
 from recbase_hf.files import read_json, write_json
 from recbase_hf.progress import progress
-from recbase_hf.shards.events import UserEvents, group_partitions, partition_by_user, time_column
+from recbase_hf.shards.events import UserEvents, group_partitions, partition_by_user
 from recbase_hf.shards.item_codes import ItemVectorRows, encode_items, rows_of_vectors
 from recbase_hf.shards.packing import pack_histories, require_fitting
-from recbase_hf.shards.share import Share
 from recbase_hf.shards.token_shards import FACTS, TokenShards, write_shard
+from recbase_hf.share import Share
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer

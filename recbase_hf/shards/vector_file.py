@@ -17,7 +17,7 @@ from recbase_hf.data.vectors import ENDING, find_ids
 from recbase_hf.errors import DataError
 from recbase_hf.files import atomic_file, read_json, write_json
 from recbase_hf.progress import progress
-from recbase_hf.shards.share import Share
+from recbase_hf.share import Share
 from recbase_hf.text.encoder import TextEncoder, normalize_rows
 from recbase_hf.text.template import require_texts
 

@@ -203,24 +203,69 @@ def test_recommend_prints_a_line_for_each_item(made, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4, "a user without history gets recommendations too"
 
 
-def test_evaluate_writes_results_and_prints_their_table(made, unseen, tmp_path, capsys, monkeypatch):
+def test_evaluate_writes_a_receipt_and_prints_its_table(made, unseen, tmp_path, capsys, monkeypatch):
     flags = ["--model", made / "model", "--data", unseen, "--output", tmp_path / "deep" / "results.json"]
     monkeypatch.setattr(sys, "argv", ["recbase", "evaluate", *map(str, flags)])
     capsys.readouterr()
     recbase("evaluate", *flags, "--num-negatives", "3", "--max-users", "15")
     printed = capsys.readouterr().out
-    results = json.loads((tmp_path / "deep" / "results.json").read_text())
-    assert results["dataset"]["name"] == "unseen"
-    assert (results["dataset"]["users"], results["dataset"]["items"], results["dataset"]["events"]) == (20, 45, 100)
-    assert (results["protocol"]["num_users"], results["protocol"]["num_candidates"]) == (15, 4)
-    assert results["model"]["training"]["data"].keys() == {"toys"}
-    assert not results["model"]["was_trained_on_this_data"]
-    assert results["command"].startswith("recbase evaluate --model")
-    names = [figures["name"] for figures in results["figures"]]
-    assert len(names) >= 4, "RecBase and baselines"
+    receipt = json.loads((tmp_path / "deep" / "results.json").read_text())
+    assert receipt["dataset"]["name"] == "unseen"
+    assert (receipt["dataset"]["users"], receipt["dataset"]["items"], receipt["dataset"]["events"]) == (20, 45, 100)
+    assert (receipt["protocol"]["num_users"], receipt["protocol"]["num_candidates"]) == (15, 4)
+    assert receipt["model"]["training_data"].keys() == {"toys"}
+    assert not receipt["model"]["was_trained_on_this_data"]
+    assert receipt["command"].startswith("recbase evaluate --model")
+    assert receipt["options"]["max_users"] == 15
+    names = [row["name"] for row in receipt["rankers"]]
+    assert names[-2:] == ["RecBase joint", "RecBase catalog"]
+    assert len(names) >= 12, "RecBase, chance, popularity, text similarities"
     for name in names:
         assert name in printed
     assert str(tmp_path / "deep" / "results.json") in printed
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["results.json"], "no parts are left"
+
+
+@pytest.mark.parametrize("protocol", ["leave-one-out", "recgpt", "recgpt-cold-start", "recbench"])
+def test_every_protocol_gives_figures(made, unseen, tmp_path, protocol):
+    flags = ["--model", made / "model", "--data", unseen, "--output", tmp_path / "r.json", "--protocol", protocol]
+    recbase("evaluate", *flags)
+    receipt = json.loads((tmp_path / "r.json").read_text())
+    rows = {row["name"]: row["metrics"] for row in receipt["rankers"]}
+    assert 0 < rows["RecBase catalog"]["gauc"]["value"] < 1
+    if protocol == "recbench":
+        assert rows["RecBase joint"]["auc"]["value"] is not None
+        assert receipt["protocol"]["kind"] == "implicit"
+    else:
+        assert rows["RecBase catalog"]["semantic_id_hit@5"]["value"] >= rows["RecBase catalog"]["hit@5"]["value"]
+        assert "coverage@5" in rows["random"]
+
+
+def test_baselines_are_evaluated_without_a_model(unseen, tmp_path):
+    recbase("evaluate", "--data", unseen, "--output", tmp_path / "r.json")
+    receipt = json.loads((tmp_path / "r.json").read_text())
+    assert receipt["model"] is None
+    assert not any("RecBase" in row["name"] for row in receipt["rankers"])
+
+
+def test_the_calibrated_score_is_refused_where_it_was_fitted(made, toys, unseen, tmp_path):
+    bundle = shutil.copytree(made / "model", tmp_path / "model")
+    recbase("calibrate", "--model", bundle, "--data", toys)
+    flags = ["--model", bundle, "--output", tmp_path / "r.json"]
+    recbase("evaluate", *flags, "--data", unseen)
+    receipt = json.loads((tmp_path / "r.json").read_text())
+    assert receipt["rankers"][-1]["name"] == "RecBase calibrated"
+    assert receipt["model"]["calibration"]["fitted_on"].keys() == {"toys"}
+    assert "fitted on" in error_of("evaluate", *flags, "--data", toys)
+
+
+def test_a_protocol_that_the_data_cannot_serve_is_refused(made, unseen, tmp_path):
+    flags = ["--model", made / "model", "--data", unseen, "--output", tmp_path / "r.json"]
+    movies = ["--protocol", "recbench", "--recbench-set", "MovieLens"]
+    assert "rating" in error_of("evaluate", *flags, *movies)
+    assert "impressions" in error_of("evaluate", *flags, *movies[:3], "MIND")
+    assert "needs --protocol recbench" in error_of("evaluate", *flags, *movies[2:])
+    assert not (tmp_path / "r.json").exists()
 
 
 # ---- going on, reusing, refusing ---------------------------------------------------------------------------------
@@ -421,7 +466,7 @@ def test_an_unknown_command_is_refused():
 
 def test_a_missing_flag_is_named(capsys):
     with pytest.raises(SystemExit) as end:
-        recbase("evaluate")
+        recbase("calibrate")
     assert end.value.code == 2
     assert "--model is needed" in capsys.readouterr().err
 
@@ -501,4 +546,4 @@ def test_the_demo_reuses_what_is_there_and_shows_table_and_recommendations(made,
     assert "top 41 of 45 items" in printed
     assert printed.splitlines()[-1] == f"everything is in {output}"
     assert (output / "catalog" / "unseen" / "catalog.json").exists()
-    assert json.loads((output / "results" / "unseen.json").read_text())["figures"]
+    assert json.loads((output / "results" / "unseen.json").read_text())["rankers"]

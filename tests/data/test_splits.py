@@ -156,7 +156,7 @@ def test_vectors_and_item_table_go_along(tmp_path):
 def test_what_cannot_be_split_is_refused(tmp_path):
     events = random_events()
     folder = write_tables(tmp_path / "shop", events)
-    with pytest.raises(ValueError, match="test_share 0.5"):
+    with pytest.raises(ValueError, match=r"test_share 0\.5"):
         split_tables(folder, tmp_path / "split", by="user", validation_share=0.5, test_share=0.5)
     timeless = write_tables(tmp_path / "timeless", [{**event, "timestamp": None} for event in events])
     with pytest.raises(DataError, match="all values are missing; split by user"):
@@ -171,3 +171,20 @@ def test_what_cannot_be_split_is_refused(tmp_path):
     split_tables(folder, tmp_path / "split", by="user", validation_share=0.3, test_share=0.3)
     with pytest.raises(FileExistsError, match="holds a split already"):
         split_tables(folder, tmp_path / "split", by="time")
+
+
+def test_events_without_a_time_are_left_out_unless_their_order_is_known(tmp_path):
+    events = random_events(60)
+    for number in range(0, len(events), 7):
+        events[number]["timestamp"] = None
+    timed = sum(event["timestamp"] is not None for event in events)
+    for name in ("plain", "ordered"):
+        if name == "ordered":
+            for event in events:
+                event["order"] = -1 if event["timestamp"] is None else event["timestamp"]
+        folder = write_tables(tmp_path / name / "shop", events)
+        facts = split_tables(folder, tmp_path / name / "split", by="time", validation_share=0.2, test_share=0.2)
+        first = facts["validation_from"]
+        early = sum(event["timestamp"] is not None and event["timestamp"] < first for event in events)
+        assert facts["interactions"]["train"] == early + (len(events) - timed if name == "ordered" else 0)
+        assert facts["without_time"] == len(events) - timed

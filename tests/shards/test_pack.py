@@ -19,8 +19,8 @@ from recbase_hf.errors import DataError, FingerprintMismatchError, UnknownItemEr
 from recbase_hf.files import atomic_file
 from recbase_hf.shards import events, item_codes, pack
 from recbase_hf.shards.pack import Packing, pack_domains
-from recbase_hf.shards.share import Share
 from recbase_hf.shards.token_shards import TokenShards
+from recbase_hf.share import Share
 from tiny_world import HashEncoder, make_items, make_tokenizer
 
 TOKENIZER = make_tokenizer(num_levels=2)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from recbase_hf.errors import DataError
 
-__all__ = ["Exploded", "explode", "joined", "one_array", "seconds", "unix_seconds", "words"]
+__all__ = ["Exploded", "UnixSeconds", "explode", "joined", "one_array", "seconds", "words"]
 
 _LARGEST_SECONDS = 100_000_000_000
 """The year 5138; larger numbers are milliseconds."""
@@ -80,14 +80,50 @@ def seconds(times: pa.Array | pa.ChunkedArray, form: str, place: str) -> pa.Arra
     return pc.cast(parsed, pa.int64())
 
 
-def unix_seconds(numbers: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Seconds or milliseconds since 1970 to seconds; publishers of one family of data sets use both.
+class UnixSeconds:
+    """Numbers of one file, seconds or milliseconds since 1970, as seconds; publishers of one family use both.
 
-    >>> unix_seconds(pa.array([1_500_000_000, 1_500_000_000_999])).to_pylist()
-    [1500000000, 1500000000]
+    Args:
+        place: the file and column, for the error.
+
+    >>> times = UnixSeconds("pairs.csv, column 'timestamp'")
+    >>> times.of(pa.array([1_500_000_000_999, None])).to_pylist()
+    [1500000000, None]
+    >>> times.of(pa.array([1_500_000_001_000, 1_500_000_001]))  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    recbase_hf.errors.DataError: pairs.csv, column 'timestamp', row 4: 1500000001 counts seconds, ...
     """
-    numbers = one_array(numbers)
-    return pc.if_else(pc.greater(numbers, _LARGEST_SECONDS), pc.divide(numbers, 1000), numbers)
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._rows = 0
+        self._first: tuple[int, str, bool] | None = None
+
+    def of(self, numbers: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """The next rows of the file, of the type that they have.
+
+        Raises:
+            DataError: they do not all count the same; says where.
+        """
+        numbers = one_array(numbers)
+        values = numbers.to_numpy(zero_copy_only=False)
+        there = np.flatnonzero(pc.is_valid(numbers).to_numpy(zero_copy_only=False))
+        is_milliseconds = values[there] > _LARGEST_SECONDS
+        if len(there) and self._first is None:
+            self._first = (self._rows + int(there[0]) + 1, str(numbers[int(there[0])]), bool(is_milliseconds[0]))
+        if self._first is None:
+            self._rows += len(numbers)
+            return numbers
+        first_row, first, in_milliseconds = self._first
+        other = there[is_milliseconds != in_milliseconds]
+        if len(other):
+            units = ("milliseconds", "seconds") if in_milliseconds else ("seconds", "milliseconds")
+            raise DataError(
+                f"{self._place}, row {self._rows + int(other[0]) + 1}: {numbers[int(other[0])]} counts {units[1]}, but "
+                f"{first} in row {first_row} {units[0]} since 1970; are there two sources in one file? write one unit"
+            )
+        self._rows += len(numbers)
+        return pc.divide(numbers, 1000) if in_milliseconds else numbers
 
 
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:

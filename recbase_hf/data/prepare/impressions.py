@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbase_hf.data.id_index import IdIndex
 from recbase_hf.data.prepare.columns import explode, one_array
+from recbase_hf.data.prepare.known_items import KnownItems
 from recbase_hf.data.prepare.raw_files import RawFile, RawFolder
 from recbase_hf.errors import DataError
 
-__all__ = ["CLICKS", "IMPRESSIONS", "histories_and_clicks", "history_events", "split_files"]
+__all__ = ["CLICKS", "IMPRESSIONS", "KnownImpressions", "histories_and_clicks", "history_events", "split_files"]
 
 IMPRESSIONS = pa.schema(
     {
@@ -68,6 +71,67 @@ def _clicks(table: pa.Table) -> pa.Table:
     times = table["timestamp"].take(rows)
     shown = pa.table([table["user_id"].take(rows), candidates.values, times, times, labels], schema=CLICKS)
     return shown.filter(pc.equal(labels, 1))
+
+
+class KnownImpressions:
+    """Leaves items that the item table lacks out of impressions, and impressions that lose all that was liked.
+
+    Those in which nothing was liked from the start stay as they are.
+
+    Attributes:
+        history: counts the unknown items of histories.
+        candidates: counts those among the candidates.
+        left_out: counts impressions without a candidate, or without any that was liked, though some was.
+    """
+
+    def __init__(self, index: IdIndex) -> None:
+        self.history, self.candidates = KnownItems(index), KnownItems(index)
+        self.left_out = 0
+        self._rows = 0
+
+    def of(self, impressions: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """What is left of tables of impressions.
+
+        Raises:
+            DataError: an impression has not one label for each candidate; says which.
+        """
+        for table in impressions:
+            yield self._known(table)
+            self._rows += table.num_rows
+
+    def _known(self, table: pa.Table) -> pa.Table:
+        shown, labels = explode(table["candidates"]), explode(table["labels"])
+        num_shown, num_labels = (np.bincount(each.rows, minlength=table.num_rows) for each in (shown, labels))
+        differ = np.flatnonzero(num_shown != num_labels)
+        if len(differ):
+            row = int(differ[0])
+            raise DataError(
+                f"impressions, row {self._rows + row + 1}: {num_labels[row]} labels for {num_shown[row]} candidates; "
+                "download the raw files again"
+            )
+        kept = self.candidates.are_known(shown.values)
+        liked = pc.fill_null(pc.equal(labels.values, 1), False).to_numpy(zero_copy_only=False)
+        has_candidate, has_like, had_like = (
+            np.bincount(shown.rows[mask], minlength=table.num_rows) > 0 for mask in (kept, kept & liked, liked)
+        )
+        is_left = has_candidate & (has_like | ~had_like)
+        self.left_out += int(np.count_nonzero(~is_left))
+        history = self.history.are_known(explode(table["history"]).values)
+        for name, mask in (("history", history), ("candidates", kept), ("labels", kept)):
+            table = table.set_column(table.column_names.index(name), name, _elements(table[name], mask))
+        return table.filter(pa.array(is_left))
+
+
+def _elements(lists: pa.ChunkedArray, kept: np.ndarray) -> pa.Array | pa.ChunkedArray:
+    """Lists without the elements that are not kept; a missing list stays missing."""
+    if kept.all():
+        return lists
+    each = explode(lists)
+    ends = np.cumsum(np.bincount(each.rows[kept], minlength=len(lists)))
+    is_missing = pc.is_null(one_array(lists))
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    values = each.values.filter(pa.array(kept))
+    return pa.ListArray.from_arrays(offsets, values, mask=is_missing).cast(lists.type)
 
 
 def split_files(raw: RawFolder, name: str) -> dict[str, RawFile]:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
+from recbase_hf.data.prepare.cells import CellKind, CellReader
+from recbase_hf.data.prepare.csv_faults import CsvForm
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
-from recbase_hf.data.prepare.raw_files import RawFile
+from recbase_hf.data.prepare.raw_files import RawFile, RawFolder
 from recbase_hf.errors import DataError
 
 __all__ = ["CsvColumns", "own_data"]
+
+EVENT_COLUMNS: dict[str, CellKind] = {
+    "user_id": "id",
+    "item_id": "id",
+    "timestamp": "time",
+    "order": "place",
+    "rating": "rating",
+    "label": "label",
+}
+"""Of the two-table form, and what their cells are."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,8 @@ class CsvColumns:
         log: delimited file with a header, an event a row; maybe gzipped.
         user_id: its column of the user.
         item_id: its column of the item.
-        timestamp: of the time, in seconds since 1970 or as ISO 8601; None if there is none.
+        timestamp: of the time, in seconds or milliseconds since 1970 or as ISO 8601, one of these in all rows; None if
+            there is none.
         order: of the place in the user's history.
         rating: of the grade.
         label: of liked (1) or not (0).
@@ -49,8 +63,7 @@ class CsvColumns:
 
     def event_columns(self) -> dict[str, str]:
         """From the names of the two-table form to those of the log."""
-        names = ("user_id", "item_id", "timestamp", "order", "rating", "label")
-        return {name: column for name in names if (column := getattr(self, name)) is not None}
+        return {name: column for name in EVENT_COLUMNS if (column := getattr(self, name)) is not None}
 
 
 def own_data(columns: CsvColumns) -> PublishedData:
@@ -69,35 +82,45 @@ def own_data(columns: CsvColumns) -> PublishedData:
         files=tuple(path.name for path in (columns.log, columns.items) if path is not None),
         text_fields=tuple(columns.texts),
         label_rule="as in the column `label`, if there is one",
-        adapter=lambda _: PreparedTables(_items(columns), _interactions(columns)),
+        adapter=partial(_tables, columns),
+        settings=repr(columns),
     )
 
 
-def _interactions(columns: CsvColumns) -> Iterator[pa.Table]:
-    return _mapped(columns.log, columns.event_columns(), columns)
+def _tables(columns: CsvColumns, raw: RawFolder) -> PreparedTables:
+    log = raw.file(columns.log)
+    return PreparedTables(
+        _items(log if columns.items is None else raw.file(columns.items), columns), _interactions(log, columns)
+    )
 
 
-def _items(columns: CsvColumns) -> Iterator[pa.Table]:
-    path = columns.items or columns.log
+def _interactions(file: RawFile, columns: CsvColumns) -> Iterator[pa.Table]:
+    names = columns.event_columns()
+    readers = {name: CellReader(f"{file.name}, column {names[name]!r}", EVENT_COLUMNS[name]) for name in names}
+    for table in _mapped(file, names, columns):
+        yield pa.table({name: reader.read(table[name]) for name, reader in readers.items()})
+
+
+def _items(file: RawFile, columns: CsvColumns) -> Iterator[pa.Table]:
     item_id = columns.items_id or columns.item_id if columns.items else columns.item_id
-    texts = columns.texts or [name for name in _header(path, columns) if name != item_id]
-    return _mapped(path, {"item_id": item_id, **{name: name for name in texts if name != item_id}}, columns)
+    texts = columns.texts or [name for name in _header(file, columns) if name != item_id]
+    ids = CellReader(f"{file.name}, column {item_id!r}", "id")
+    for table in _mapped(file, {"item_id": item_id, **{name: name for name in texts if name != item_id}}, columns):
+        yield table.set_column(0, "item_id", ids.read(table["item_id"]))
 
 
-def _mapped(path: Path, names: Mapping[str, str], columns: CsvColumns) -> Iterator[pa.Table]:
-    there = _header(path, columns)
+def _mapped(file: RawFile, names: Mapping[str, str], columns: CsvColumns) -> Iterator[pa.Table]:
+    there = _header(file, columns)
     for name in names.values():
         if name not in there:
             hint = "; is the delimiter right?" if len(there) == 1 else ""
-            raise DataError(f"{path}: no column {name!r}; the columns are {there}{hint}")
+            raise DataError(f"{file.name}: no column {name!r}; the columns are {there}{hint}")
     kinds = dict.fromkeys(names.values(), pa.string())
-    options = {"delimiter": columns.delimiter, "encoding": columns.encoding}
-    for table in RawFile(path).csv_tables(kinds, **options):  # type: ignore[arg-type]
+    for table in file.csv_tables(kinds, delimiter=columns.delimiter, encoding=columns.encoding):
         yield pa.table({name: table[column] for name, column in names.items()})
 
 
-def _header(path: Path, columns: CsvColumns) -> list[str]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    _, line = next(RawFile(path).lines(columns.encoding), (0, ""))
-    return [name.strip().strip('"') for name in line.lstrip("\ufeff").split(columns.delimiter)]
+def _header(file: RawFile, columns: CsvColumns) -> list[str]:
+    form = CsvForm(columns.delimiter, None, quotes=True, encoding=columns.encoding)
+    _, header = next(form.rows(file), (0, [""]))
+    return header

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recbase_hf.data.id_index import IdIndex
+from recbase_hf.data.prepare.impressions import KnownImpressions
+from recbase_hf.data.prepare.known_items import KnownItems
 from recbase_hf.data.prepare.raw_files import RawFolder
+from recbase_hf.data.prepare.unfinished import UnfinishedTables, unfinished_tables, writing
 from recbase_hf.errors import DataError
-from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.progress import progress
+from recbase_hf.version import __version__
 
 __all__ = ["PreparedTables", "PublishedData", "UnknownItems", "prepare"]
 
 UnknownItems = Literal["drop", "error"]
 """What is done with interactions whose item is not in the item table: left out and counted, or refused."""
-
-_LISTED = 20
-"""Unknown item ids that are written down."""
 
 
 class PreparedTables(NamedTuple):
@@ -31,12 +36,14 @@ class PreparedTables(NamedTuple):
     `items`: `item_id` and text columns; of an id that comes again the first row counts. `interactions`: `user_id`,
     `item_id` and, where the source has them, `timestamp` (int64, seconds since 1970), `order` (int64), `rating`
     (float64), `label` (int8). `impressions`, where there are true ones: `user_id`, `history` and `candidates` (lists of
-    item ids), `labels` (list of int8), `timestamp`.
+    item ids), `labels` (list of int8), `timestamp`. `left_out`: how many rows of the raw files the adapter leaves out
+    itself, by reason; it counts while the tables are read.
     """
 
     items: Iterable[pa.Table]
     interactions: Iterable[pa.Table]
     impressions: Iterable[pa.Table] | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ class PublishedData:
         files: the raw files that are read.
         text_fields: columns of the item table that make the text.
         label_rule: what counts as liked.
-        adapter: reads the raw files.
+        adapter: reads the raw files; it has found all of them when it returns.
+        settings: what else the tables depend on.
     """
 
     name: str
@@ -62,6 +70,7 @@ class PublishedData:
     text_fields: tuple[str, ...]
     label_rule: str
     adapter: Callable[[RawFolder], PreparedTables] = field(repr=False)
+    settings: str = ""
 
 
 def prepare(
@@ -69,11 +78,15 @@ def prepare(
 ) -> dict[str, Any]:
     """Raw files to a folder in the two-table form.
 
+    The folder appears when all of it is written. Tables that were finished before an interruption (a kill, a full disk)
+    wait beside it, and the same call goes on with them if the raw files are the same.
+
     Args:
         raw: folder with the raw files.
         out: folder for `items.parquet`, `interactions.parquet`, maybe `impressions.parquet`, and `dataset.json`, which
             says where all came from and what was left out.
-        unknown_items: what is done with interactions of items that the item table lacks.
+        unknown_items: what is done with items that the item table lacks: in interactions, which go with them, and in
+            impressions, which lose them, and go if no candidate, or none of those that were liked, is left.
 
     Returns:
         The content of `dataset.json`.
@@ -83,96 +96,154 @@ def prepare(
             error; or nothing is left.
         FileExistsError: `out` holds a data set already.
         FileNotFoundError: a raw file is missing.
+        OSError: the disk is full; says what was being written.
     """
     out = Path(out)
     if (out / "interactions.parquet").exists():
         raise FileExistsError(f"{out} holds a data set already; name another folder, or delete this one")
-    tables = published.adapter(RawFolder(raw))
-    with atomic_folder(out) as folder:
-        items = _Writer(folder / "items.parquet", "items")
-        known = _KnownItems()
-        items.write(known.first_rows(table) for table in tables.items)
-        interactions = _Writer(folder / "interactions.parquet", "interactions")
-        interactions.write(known.only_known(table) for table in tables.interactions)
-        rows = {"items": items.rows, "interactions": interactions.rows}
+    raw_folder = RawFolder(raw)
+    tables = published.adapter(raw_folder)
+    with unfinished_tables(out, _made_of(published, raw_folder, unknown_items)) as unfinished:
+        writer = _Writer(tables, out, unknown_items)
+        unfinished.table("items", writer.items)
+        _require_rows(unfinished, "items", raw, published)
+        item_ids = IdIndex(pq.read_table(unfinished.path("items"), columns=["item_id"])["item_id"])
+        unfinished.table("interactions", partial(writer.interactions, KnownItems(item_ids)))
+        _require_rows(unfinished, "interactions", raw, published)
         if tables.impressions is not None:
-            impressions = _Writer(folder / "impressions.parquet", "impressions")
-            impressions.write(tables.impressions)
-            rows["impressions"] = impressions.rows
-        if unknown_items == "error" and known.unknown_rows:
-            raise DataError(
-                f"{known.unknown_rows:,} interactions have items that the item table lacks, such as "
-                f"{', '.join(known.unknown_examples[:3])}; drop them with --unknown-items drop"
-            )
-        for name in ("items", "interactions"):
-            if not rows[name]:
-                raise DataError(f"no {name} are left of {raw}; are these the raw files of {published.name}?")
-        facts = {
-            "name": published.name,
-            "domain": published.domain,
-            "license": published.license,
-            "source": published.source,
-            "label_rule": published.label_rule,
-            "rows": rows,
-            "repeated_items": known.repeated_rows,
-            "interactions_of_unknown_items": known.unknown_rows,
-            "unknown_items": known.unknown_examples,
-        }
-        write_json(folder / "dataset.json", facts)
+            unfinished.table("impressions", partial(writer.impressions, KnownImpressions(item_ids)))
+        facts = _facts(published, unfinished.facts)
+        unfinished.publish(facts)
     return facts
 
 
-class _KnownItems:
-    """The item ids that have been seen."""
+def _made_of(published: PublishedData, raw: RawFolder, unknown_items: UnknownItems) -> dict[str, Any]:
+    """All that the tables depend on."""
+    stats = {str(path.resolve()): path.stat() for path in raw.found}
+    return {
+        "name": published.name,
+        "settings": published.settings,
+        "unknown_items": unknown_items,
+        "recbase_hf": __version__,
+        "pyarrow": pa.__version__,
+        "files": {path: [stat.st_size, stat.st_mtime_ns] for path, stat in sorted(stats.items())},
+    }
 
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self.repeated_rows = 0
-        self.unknown_rows = 0
-        self.unknown_examples: list[str] = []
 
-    def first_rows(self, table: pa.Table) -> pa.Table:
-        """The rows whose id has not come before."""
-        keep = []
-        for item_id in table["item_id"].to_pylist():
-            keep.append(item_id not in self._ids)
-            self._ids.add(item_id)
-        self.repeated_rows += keep.count(False)
-        return table.filter(pa.array(keep, pa.bool_()))
+def _require_rows(unfinished: UnfinishedTables, name: str, raw: str | Path, published: PublishedData) -> None:
+    if not unfinished.facts[name]["rows"]:
+        raise DataError(f"no {name} are left of {raw}; are these the raw files of {published.name}?")
 
-    def only_known(self, table: pa.Table) -> pa.Table:
-        """The rows whose item is known."""
-        encoded = pc.dictionary_encode(table["item_id"].combine_chunks())
-        distinct = encoded.dictionary.to_pylist()
-        is_known = pa.array([item_id in self._ids for item_id in distinct], pa.bool_())
-        keep = pc.take(is_known, encoded.indices)
-        lost = table.num_rows - pc.sum(keep).as_py() if table.num_rows else 0
-        if lost:
-            self.unknown_rows += lost
-            listed = self.unknown_examples
-            unknown = [item_id for item_id in distinct if item_id not in self._ids and item_id not in listed]
-            self.unknown_examples += unknown[: _LISTED - len(self.unknown_examples)]
-            table = table.filter(keep)
-        return table
+
+def _facts(published: PublishedData, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The content of `dataset.json`."""
+    return {
+        "name": published.name,
+        "domain": published.domain,
+        "license": published.license,
+        "source": published.source,
+        "label_rule": published.label_rule,
+        "rows": {name: table["rows"] for name, table in tables.items()},
+        "repeated_items": tables["items"]["repeated_items"],
+        **tables["interactions"]["unknown"],
+        **tables.get("impressions", {}).get("unknown", {}),
+        "left_out_of_raw_files": dict(sum((Counter(table["left_out"]) for table in tables.values()), Counter())),
+    }
 
 
 class _Writer:
-    """Appends tables to a Parquet file, with a progress bar."""
+    """Writes what an adapter reads, a table at a time; each method takes the path and returns what is to be said."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name, self.rows = path, name, 0
+    def __init__(self, tables: PreparedTables, out: Path, unknown_items: UnknownItems) -> None:
+        self._tables, self._out, self._unknown_items = tables, out, unknown_items
 
-    def write(self, tables: Iterator[pa.Table] | Iterable[pa.Table]) -> None:
-        """All of them; the first gives the schema."""
+    def items(self, path: Path) -> dict[str, Any]:
+        """The first row of every id."""
+        seen: set[str] = set()
+        repeated = 0
+
+        def first_rows() -> Iterator[pa.Table]:
+            nonlocal repeated
+            for table in _with_ids(self._tables.items, "items", ["item_id"]):
+                is_new = []
+                for item_id in table["item_id"].to_pylist():
+                    is_new.append(item_id not in seen)
+                    seen.add(item_id)
+                repeated += is_new.count(False)
+                yield table.filter(pa.array(is_new, pa.bool_()))
+
+        facts = self._write(path, "items", first_rows())
+        return {**facts, "repeated_items": repeated}
+
+    def interactions(self, known: KnownItems, path: Path) -> dict[str, Any]:
+        """Those of known items."""
+        there = _with_ids(self._tables.interactions, "interactions", ["user_id", "item_id"])
+        facts = self._write(
+            path, "interactions", (table.filter(pa.array(known.are_known(table["item_id"]))) for table in there)
+        )
+        self._refuse(known.unknown, "interactions have items", known.examples)
+        return {**facts, "unknown": {"interactions_of_unknown_items": known.unknown, "unknown_items": known.examples}}
+
+    def impressions(self, known: KnownImpressions, path: Path) -> dict[str, Any]:
+        """Known items of them, and those that have a liked candidate."""
+        assert self._tables.impressions is not None
+        facts = self._write(path, "impressions", known.of(self._tables.impressions))
+        unknown = known.history.unknown + known.candidates.unknown
+        examples = list(dict.fromkeys(known.candidates.examples + known.history.examples))
+        self._refuse(unknown, "places in impressions have items", examples)
+        return {
+            **facts,
+            "unknown": {
+                "unknown_history_items": known.history.unknown,
+                "unknown_candidates": known.candidates.unknown,
+                "unknown_items_of_impressions": examples,
+                "impressions_left_out": known.left_out,
+            },
+        }
+
+    def _write(self, path: Path, name: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
+        """To a Parquet file, with a progress bar; the first table gives the schema."""
+        before = Counter(self._tables.left_out)
+        rows = 0
         writer: pq.ParquetWriter | None = None
         try:
-            with progress(description=self._name, unit=" rows") as bar:
+            with progress(description=name, unit=" rows") as bar:
                 for table in tables:
-                    if writer is None:
-                        writer = pq.ParquetWriter(self._path, table.schema.remove_metadata())
-                    writer.write_table(table.cast(writer.schema))
-                    self.rows += table.num_rows
+                    with writing(self._out, f"{name} (after {rows:,} rows)"):
+                        if writer is None:
+                            writer = pq.ParquetWriter(path, table.schema.remove_metadata())
+                        writer.write_table(table.cast(writer.schema))
+                    rows += table.num_rows
                     bar.update(table.num_rows)
-        finally:
+        except BaseException:
             if writer is not None:
+                with suppress(OSError):  # it has the same reason as what is raised
+                    writer.close()
+            raise
+        if writer is not None:
+            with writing(self._out, f"{name} (after {rows:,} rows)"):
                 writer.close()
+        return {"rows": rows, "left_out": dict(Counter(self._tables.left_out) - before)}
+
+    def _refuse(self, unknown: int, what: str, examples: list[str]) -> None:
+        if unknown and self._unknown_items == "error":
+            raise DataError(
+                f"{unknown:,} {what} that the item table lacks, such as {', '.join(examples[:3])}; drop them with "
+                "--unknown-items drop"
+            )
+
+
+def _with_ids(tables: Iterable[pa.Table], name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Tables none of whose ids is missing or empty."""
+    before = 0
+    for table in tables:
+        for column in columns:
+            is_missing = pc.fill_null(pc.equal(table[column], ""), True)
+            if pc.any(is_missing).as_py():
+                row = before + pc.index(is_missing, True).as_py() + 1
+                raise DataError(
+                    f"{name}, row {row} of the raw files, column {column!r}: the id is missing; fill it in or leave "
+                    "the row out"
+                )
+        before += table.num_rows
+        yield table

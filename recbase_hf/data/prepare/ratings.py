@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbase_hf.data.prepare.columns import explode
 from recbase_hf.data.prepare.raw_files import RawFile
 from recbase_hf.errors import DataError
 
@@ -20,9 +22,12 @@ __all__ = [
     "LABEL_RULE",
     "RatedFields",
     "liked",
+    "plain_lists",
     "plain_text",
+    "plain_texts",
     "rated_rows",
     "require_ids",
+    "rows_with",
     "seconds_of_dates",
     "seconds_of_numbers",
 ]
@@ -43,6 +48,9 @@ _FIRST_MILLISECONDS = 10**11
 """The year 1973 in milliseconds and the year 5138 in seconds: what is below counts seconds."""
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+
+_NOT_PLAIN = r"[&<\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]|^ | $|  "
+"""Texts that `plain_text` changes have one of these: a tag, an entity, or white space that is no single space."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,47 @@ def plain_text(value: Any, separator: str = " ") -> str | None:
     texts: Iterable[Any] = value if isinstance(value, list) else [value]
     plain = (" ".join(_TAG.sub(" ", html.unescape(text)).split()) for text in texts if isinstance(text, str))
     return separator.join(text for text in plain if text) or None
+
+
+def plain_texts(texts: pa.Array) -> pa.Array:
+    """`plain_text` of each text of a column.
+
+    >>> plain_texts(pa.array(["Rock &amp; Roll", "Chess", "", None])).to_pylist()
+    ['Rock & Roll', 'Chess', None, None]
+    """
+    wanting = pc.fill_null(pc.match_substring_regex(texts, _NOT_PLAIN), False)
+    changed = pa.array([plain_text(text) for text in texts.filter(wanting).to_pylist()], texts.type)
+    plain = pc.replace_with_mask(texts, wanting, changed)
+    return pc.if_else(pc.equal(plain, ""), pa.scalar(None, texts.type), plain)
+
+
+def plain_lists(lists: pa.Array, separator: str = " ") -> pa.Array:
+    """`plain_text` of each list of texts of a column.
+
+    >>> plain_lists(pa.array([["Rock &amp; Roll", "", "Live"], [""], None]), separator=", ").to_pylist()
+    ['Rock & Roll, Live', None, None]
+    """
+    each = explode(lists)
+    plain = plain_texts(each.values)
+    there = pc.is_valid(plain)
+    counts = np.bincount(each.rows[there.to_numpy(zero_copy_only=False)], minlength=len(lists))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, plain.filter(there)), separator)
+    return pc.if_else(pa.array(counts > 0), joined, pa.scalar(None, joined.type))
+
+
+def rows_with(
+    field: str,
+    rows: Iterable[dict[str, Any]],
+    left_out: Counter[str],
+    read: Callable[[Any], Any] = lambda value: value,
+) -> Iterator[dict[str, Any]]:
+    """Rows in which a field holds something, maybe after it was read; the others are counted."""
+    for row in rows:
+        if read(row.get(field)):
+            yield row
+        else:
+            left_out[f"items without {field}"] += 1
 
 
 def _first_true(mask: pa.Array) -> int | None:

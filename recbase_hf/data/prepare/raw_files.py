@@ -22,9 +22,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
+from recbase_hf.data.prepare.csv_faults import CsvForm, fault_of_csv
 from recbase_hf.errors import DataError
 
-__all__ = ["ROWS_A_BATCH", "RawFile", "RawFolder", "tables_of_rows"]
+__all__ = ["ROWS_A_BATCH", "JsonBlock", "RawFile", "RawFolder", "tables_of_rows"]
 
 ROWS_A_BATCH = 50_000
 """Rows that are in memory together where Python reads them."""
@@ -38,12 +39,16 @@ class RawFolder:
     Args:
         path: its files may lie in sub-folders and in zip archives; names are compared without regard to case.
 
+    Attributes:
+        found: the files, or archives, that were looked for and are there.
+
     Raises:
         FileNotFoundError: there is no such folder.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.found: set[Path] = set()
         if not self.path.is_dir():
             raise FileNotFoundError(f"{self.path} is not a folder; give the one that holds the raw files")
 
@@ -76,8 +81,20 @@ class RawFolder:
     def all(self, pattern: str) -> list[RawFile]:
         """All files whose name matches, in the order of their names."""
         wanted = pattern.lower()
-        matching = (file for file in self._files() if fnmatch.fnmatch(file.base_name.lower(), wanted))
+        matching = [file for file in self._files() if fnmatch.fnmatch(file.base_name.lower(), wanted)]
+        self.found |= {file.path for file in matching}
         return sorted(matching, key=lambda file: file.name)
+
+    def file(self, path: Path) -> RawFile:
+        """A file that somebody names, wherever it lies.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist, or is no file")
+        self.found.add(path)
+        return RawFile(path)
 
     def _files(self) -> Iterator[RawFile]:
         for path in sorted(self.path.rglob("*")):
@@ -126,18 +143,29 @@ class RawFile:
     def lines(self, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
         """Lines without their ends, with their numbers from 1; empty ones are left out."""
         with self.open() as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    text = line.decode(encoding).rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{self.name}, line {number}: not {encoding} ({error.reason})") from error
-                if text:
-                    yield number, text
+            yield from self._texts(enumerate(file, 1), encoding)
+
+    def _texts(self, lines: Iterable[tuple[int, bytes]], encoding: str) -> Iterator[tuple[int, str]]:
+        for number, line in lines:
+            try:
+                text = line.decode(encoding).rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{self.name}, line {number}: not {encoding} ({error.reason}); save it as {encoding}, or name the "
+                    "encoding that it has"
+                ) from error
+            if text:
+                yield number, text
 
     def json_rows(self, form: Literal["json", "python"] = "json") -> Iterator[tuple[int, dict[str, Any]]]:
         """One object a line, with its line number; `python` for the files that write dictionaries as Python does."""
+        return self._json_rows(self.lines(), form)
+
+    def _json_rows(
+        self, lines: Iterable[tuple[int, str]], form: Literal["json", "python"]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         parse: Callable[[str], Any] = json.loads if form == "json" else ast.literal_eval
-        for number, line in self.lines():
+        for number, line in lines:
             try:
                 row = parse(line)
             except (ValueError, SyntaxError) as error:
@@ -148,6 +176,16 @@ class RawFile:
                 raise DataError(f"{self.name}, line {number}: {type(row).__name__} where an object was expected")
             yield number, row
 
+    def json_blocks(self) -> Iterator[JsonBlock]:
+        """Some megabytes of lines at a time, for a reader that knows more than one way to read them."""
+        first_line = 1
+        with self.open() as file:
+            while content := file.read(_BLOCK_BYTES):
+                content += file.readline()
+                if not content.isspace():
+                    yield JsonBlock(self, first_line, content)
+                first_line += content.count(b"\n")
+
     def json_tables(self, columns: Mapping[str, pa.DataType]) -> Iterator[tuple[int, pa.Table]]:
         """Some fields of one object a line, block by block, each with the line number of its first row.
 
@@ -156,13 +194,9 @@ class RawFile:
         Raises:
             DataError: a line is no object, a field is of another type or no object has it; says where.
         """
-        first_line = 1
-        with self.open() as file:
-            while block := file.read(_BLOCK_BYTES):
-                block += file.readline()
-                if not block.isspace():
-                    yield first_line, self._json_table(block, first_line, pa.schema(dict(columns)))
-                first_line += block.count(b"\n")
+        with _explained(self.name):
+            for block in self.json_blocks():
+                yield block.first_line, self._json_table(block.content, block.first_line, pa.schema(dict(columns)))
 
     def _json_table(self, block: bytes, first_line: int, schema: pa.Schema) -> pa.Table:
         try:
@@ -222,24 +256,35 @@ class RawFile:
             quotes: whether cells may be in quotation marks.
 
         Raises:
-            DataError: a column is missing or a cell is of another type; says where.
+            DataError: a column is missing, a row has other cells than the header, a cell is of another type, or the
+                letters are in another encoding; says where.
         """
-        with self.open() as file, _explained(self.name):
-            reader = pa_csv.open_csv(
-                file,
-                read_options=pa_csv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES, encoding=encoding),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
-                ),
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=dict(columns),
-                    include_columns=list(columns),
-                    strings_can_be_null=True,
-                    null_values=[""],
-                ),
-            )
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
+        ragged: list[pa_csv.InvalidRow] = []
+
+        def note_ragged(row: pa_csv.InvalidRow) -> str:
+            ragged.append(row)
+            return "error"
+
+        read_options = pa_csv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES, encoding=encoding)
+        parse_options = pa_csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char='"' if quotes else False,
+            newlines_in_values=quotes,
+            invalid_row_handler=note_ragged,
+        )
+        convert_options = pa_csv.ConvertOptions(
+            column_types=dict(columns), include_columns=list(columns), strings_can_be_null=True, null_values=[""]
+        )
+        with self.open() as file:
+            try:
+                for batch in pa_csv.open_csv(file, read_options, parse_options, convert_options):
+                    yield pa.Table.from_batches([batch])
+            except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError) as error:
+                form = CsvForm(delimiter, names, quotes, encoding)
+                fault = fault_of_csv(self, form, list(columns), error, ragged)
+                raise DataError(
+                    f"{self.name} is not in the published format ({fault}); is it another version, or edited?"
+                ) from error
 
     def parquet_tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Some columns of a Parquet file, or all, block by block.
@@ -256,6 +301,33 @@ class RawFile:
                 raise DataError(f"{self.name}: no column {missing[0]!r}; the columns are {parquet.schema_arrow.names}")
             for batch in parquet.iter_batches(ROWS_A_BATCH, columns=list(columns)):
                 yield pa.Table.from_batches([batch])
+
+
+@dataclass(frozen=True)
+class JsonBlock:
+    """Lines of a file, an object each.
+
+    Attributes:
+        file: where they are from.
+        first_line: the number of the first.
+        content: all of them.
+    """
+
+    file: RawFile
+    first_line: int
+    content: bytes
+
+    def table(self, schema: pa.Schema) -> pa.Table | None:
+        """Some fields of them; None where Arrow cannot read one, be it damaged or of another type."""
+        try:
+            return _arrow_table_of_json(self.content, schema)
+        except ValueError:  # Arrow's errors and those of UTF-8
+            return None
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The objects, with their line numbers, as `RawFile.json_rows` has them."""
+        lines = enumerate(self.content.split(b"\n"), self.first_line)
+        return self.file._json_rows(self.file._texts(lines, "utf-8"), "json")
 
 
 def tables_of_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -152,7 +152,7 @@ def test_pens(world: World) -> None:
     }
     assert world.tuples("items", "title", "body")[1] == ('Say "two"', '"A" b')
     assert world.tuples("impressions", "user_id", "history", "candidates", "labels", "timestamp") == [
-        ("U1", ["N1"], ["N2", "N1", "N9"], [1, 0, 0], 1562136229),
+        ("U1", ["N1"], ["N2", "N1"], [1, 0], 1562136229),
         ("U2", [], ["N1"], [1], 1562136229),
     ]
     assert world.histories() == {"U1": ["N1", "N2"], "U2": ["N1"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
-from recbase_hf.data.prepare.ratings import INTERACTIONS, plain_text, require_ids, seconds_of_dates
-from recbase_hf.data.prepare.raw_files import RawFolder, tables_of_rows
+from recbase_hf.data.prepare.ratings import INTERACTIONS, plain_text, require_ids, rows_with, seconds_of_dates
+from recbase_hf.data.prepare.raw_files import RawFile, RawFolder, tables_of_rows
 
 __all__ = ["PUBLISHED", "goodreads_books", "goodreads_works"]
 
@@ -29,16 +30,23 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def goodreads_works(raw: RawFolder) -> PreparedTables:
     """A work stands for its best edition (`best_book_id`); events of its other editions have no item."""
+    left_out: Counter[str] = Counter()
     works = raw.find("goodreads_book_works.json.gz", "goodreads_book_works.json").json_rows()
-    rows = (_work(row) for _, row in works if row.get("best_book_id") and plain_text(row.get("original_title")))
-    return PreparedTables(tables_of_rows(rows, WORKS), _events(raw))
+    rows = rows_with("best_book_id", (row for _, row in works), left_out)
+    titled = rows_with("original_title", rows, left_out, plain_text)
+    return PreparedTables(tables_of_rows(map(_work, titled), WORKS), _events(_log(raw)), left_out=left_out)
 
 
 def goodreads_books(raw: RawFolder) -> PreparedTables:
     """Every edition is an item."""
+    left_out: Counter[str] = Counter()
     books = raw.find("goodreads_books.json.gz", "goodreads_books.json").json_rows()
-    rows = (_book(row) for _, row in books if row.get("book_id"))
-    return PreparedTables(tables_of_rows(rows, BOOKS), _events(raw))
+    rows = map(_book, rows_with("book_id", (row for _, row in books), left_out))
+    return PreparedTables(tables_of_rows(rows, BOOKS), _events(_log(raw)), left_out=left_out)
+
+
+def _log(raw: RawFolder) -> RawFile:
+    return raw.find("goodreads_interactions_dedup.json.gz", "goodreads_interactions_dedup.json")
 
 
 def _work(row: dict[str, Any]) -> dict[str, str | None]:
@@ -63,9 +71,8 @@ def _number(value: Any) -> str | None:
     return str(value) if value not in (None, "") else None
 
 
-def _events(raw: RawFolder) -> Iterator[pa.Table]:
+def _events(file: RawFile) -> Iterator[pa.Table]:
     """A rating of 0 means that there is none; the label says whether the book was read."""
-    file = raw.find("goodreads_interactions_dedup.json.gz", "goodreads_interactions_dedup.json")
     for first_line, table in file.json_tables(FIELDS):
         users, books, is_read, rating, added = (column.combine_chunks() for column in table.columns)
         require_ids(users, f"{file.name}, field user_id", first_line)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
-from recbase_hf.data.prepare.ratings import LABEL_RULE, RatedFields, plain_text, rated_rows
+from recbase_hf.data.prepare.ratings import LABEL_RULE, RatedFields, plain_text, rated_rows, rows_with
 from recbase_hf.data.prepare.raw_files import RawFolder, tables_of_rows
 
 __all__ = ["PUBLISHED", "google_local"]
@@ -22,8 +23,9 @@ def google_local(raw: RawFolder, state: str) -> PreparedTables:
     """`review-<state>.json.gz`, or else its 10-core `review-<state>_10.json.gz`, and `meta-<state>.json.gz`."""
     reviews = raw.find(*(f"review-{state}{core}.json{packed}" for core in ("", "_10") for packed in (".gz", "")))
     places = raw.find(f"meta-{state}.json.gz", f"meta-{state}.json").json_rows()
-    rows = (_place(row) for _, row in places if row.get("gmap_id"))
-    return PreparedTables(tables_of_rows(rows, ITEMS), rated_rows(reviews, FIELDS))
+    left_out: Counter[str] = Counter()
+    rows = map(_place, rows_with("gmap_id", (row for _, row in places), left_out))
+    return PreparedTables(tables_of_rows(rows, ITEMS), rated_rows(reviews, FIELDS), left_out=left_out)
 
 
 def _place(row: dict[str, Any]) -> dict[str, str | None]:

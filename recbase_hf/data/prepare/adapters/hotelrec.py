@@ -74,7 +74,7 @@ PUBLISHED = (
     PublishedData(
         name="hotelrec",
         domain="hotels",
-        license="research use; see the repository",
+        license="academic research only",
         source="https://github.com/Diego999/HotelRec",
         files=("HotelRec.txt",),
         text_fields=("hotel_name", "hotel_location"),

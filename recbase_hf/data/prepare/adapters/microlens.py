@@ -8,7 +8,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from recbase_hf.data.prepare.columns import unix_seconds
+from recbase_hf.data.prepare.columns import UnixSeconds
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
 from recbase_hf.data.prepare.raw_files import RawFile, RawFolder, tables_of_rows
 from recbase_hf.errors import DataError
@@ -35,8 +35,9 @@ def _titles(file: RawFile) -> Iterator[dict[str, str | None]]:
 
 
 def _pairs(file: RawFile) -> Iterator[pa.Table]:
+    seconds = UnixSeconds(f"{file.name}, column 'timestamp'")
     for table in file.csv_tables(PAIRS):
-        columns = [table["user"], table["item"], unix_seconds(table["timestamp"])]
+        columns = [table["user"], table["item"], seconds.of(table["timestamp"])]
         yield pa.table(columns, names=["user_id", "item_id", "timestamp"])
 
 
@@ -44,7 +45,7 @@ PUBLISHED = tuple(
     PublishedData(
         name=f"microlens-{size}",
         domain="short videos",
-        license="research use; see the repository",
+        license="none is stated; changed copies must not be passed on; see the repository",
         source="https://github.com/westlake-repl/MicroLens",
         files=(f"MicroLens-{size}_pairs.csv", titles),
         text_fields=("title",),

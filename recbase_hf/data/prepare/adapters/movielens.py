@@ -53,12 +53,23 @@ def movielens_100k(raw: RawFolder) -> PreparedTables:
 
 def movielens_1m(raw: RawFolder) -> PreparedTables:
     """ml-1m and ml-10m: fields separated by two colons."""
-    movies = raw.find("movies.dat").delimited_rows("::", ["item_id", "title", "genres"], encoding="latin-1")
+    file = raw.find("movies.dat")
+    movies = file.delimited_rows("::", ["item_id", "title", "genres"], encoding=_encoding(file))
     rows = (_movie(row["item_id"], row["title"], row["genres"].split("|")) for _, row in movies)
     names = ["user_id", "item_id", "rating", "timestamp"]
     ratings = (row for _, row in raw.find("ratings.dat").delimited_rows("::", names))
     texts = tables_of_rows(ratings, pa.schema(dict.fromkeys(names, pa.string())))
     return PreparedTables(tables_of_rows(rows, ITEMS), (_liked(table) for table in texts))
+
+
+def _encoding(file: RawFile) -> str:
+    """ml-10m is in UTF-8, ml-1m in Latin-1; accented letters of the one are damaged in the other."""
+    with file.open() as content:
+        try:
+            content.read().decode("utf-8")
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8"
 
 
 def movielens_csv(raw: RawFolder) -> PreparedTables:
@@ -92,7 +103,7 @@ def _published(name: str, files: tuple[str, ...], adapter: Callable[[RawFolder],
     return PublishedData(
         name=name,
         domain="movies",
-        license="research use, no redistribution; see the README of the archive",
+        license="research use; commerce and redistribution by permission alone; see the README of the archive",
         source="https://grouplens.org/datasets/movielens/",
         files=files,
         text_fields=("title", "year", "genres"),

@@ -8,7 +8,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbase_hf.data.prepare.columns import explode, unix_seconds, words
+from recbase_hf.data.prepare.columns import UnixSeconds, explode, words
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
 from recbase_hf.data.prepare.raw_files import RawFile, RawFolder
 from recbase_hf.errors import DataError
@@ -46,18 +46,19 @@ def _pairs(file: RawFile, items: RawFile) -> Iterator[pa.Table]:
     """The publishers' page names the user first, their programs read the item first: the item table decides."""
     columns = {"first": pa.string(), "second": pa.string(), "timestamp": pa.int64()}
     item_column = None
+    seconds = UnixSeconds(f"{file.name}, column 3")
     for table in file.csv_tables(columns, names=list(columns)):
         if item_column is None:
             item_column = _item_column(table, file, items)
         user_column = "second" if item_column == "first" else "first"
         yield pa.table(
-            [table[user_column], table[item_column], unix_seconds(table["timestamp"])],
+            [table[user_column], table[item_column], seconds.of(table["timestamp"])],
             names=["user_id", "item_id", "timestamp"],
         )
 
 
 def _item_column(table: pa.Table, file: RawFile, items: RawFile) -> str:
-    """That of which more values are items."""
+    """That of which more values are items; where users have such numbers too, the first, as those programs have it."""
     ids = pa.chunked_array([chunk for table in _items(items) for chunk in table["item_id"].chunks])
     known = {name: pc.sum(pc.is_in(table[name], value_set=ids)).as_py() or 0 for name in ("first", "second")}
     if not any(known.values()):
@@ -69,7 +70,7 @@ PUBLISHED = tuple(
     PublishedData(
         name=f"ninerec-{part.lower().replace('_', '-')}",
         domain="news and videos" if part in ORDERED else "short videos",
-        license="research use, no redistribution; see the repository",
+        license="none is stated; changed copies must not be passed on; see the repository",
         source="https://github.com/westlake-repl/NineRec",
         files=(f"{part}_item.csv", f"{part}_behaviour.tsv" if part in ORDERED else f"{part}_pair.csv"),
         text_fields=("title_en", "title"),

@@ -35,8 +35,20 @@ def pens(raw: RawFolder) -> PreparedTables:
 
 
 def _news(file: RawFile) -> Iterator[pa.Table]:
-    for table in file.csv_tables(dict.fromkeys(NEWS, pa.string()), delimiter="\t", quotes=False):
-        yield pa.table([_unquoted(table[name]) for name in NEWS], names=list(NEWS.values()))
+    quotes = _needs_quotes(file)
+    for table in file.csv_tables(dict.fromkeys(NEWS, pa.string()), delimiter="\t", quotes=quotes):
+        columns = [table[name] if quotes else _unquoted(table[name]) for name in NEWS]
+        yield pa.table(columns, names=list(NEWS.values()))
+
+
+def _needs_quotes(file: RawFile) -> bool:
+    """Whether some line is no row by itself, because quoted texts hold tabs or go on in the next line.
+
+    Quotation marks mean nothing else: a headline of a file without quotes may start with one that is never closed.
+    """
+    tabs = (line.count("\t") for _, line in file.lines())
+    in_header = next(tabs, 0)
+    return any(count != in_header for count in tabs)
 
 
 def _unquoted(texts: pa.ChunkedArray) -> pa.ChunkedArray:

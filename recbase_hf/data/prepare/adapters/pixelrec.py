@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from recbase_hf.data.prepare.columns import unix_seconds
+from recbase_hf.data.prepare.columns import UnixSeconds
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
 from recbase_hf.data.prepare.raw_files import RawFile, RawFolder
 from recbase_hf.errors import DataError
@@ -34,15 +34,16 @@ def _with_columns(raw: RawFolder, *columns: str) -> RawFile:
 
 
 def _interactions(file: RawFile) -> Iterator[pa.Table]:
+    seconds = UnixSeconds(f"{file.name}, column 'timestamp'")
     for table in file.csv_tables(INTERACTIONS):
-        yield table.set_column(2, "timestamp", unix_seconds(table["timestamp"]))
+        yield table.set_column(2, "timestamp", seconds.of(table["timestamp"]))
 
 
 PUBLISHED = (
     PublishedData(
         name="pixelrec",
         domain="short videos",
-        license="research use, no redistribution; see the repository",
+        license="non-commercial research and education, no redistribution; see LICENSE in the repository",
         source="https://github.com/westlake-repl/PixelRec",
         files=("interactions and item information, both e.g. Pixel200K.csv, in folders of their own",),
         text_fields=("title", "tag", "description"),

@@ -64,7 +64,7 @@ PUBLISHED = (
     PublishedData(
         name="pog",
         domain="fashion",
-        license="research use; see the repository",
+        license="none is stated",
         source="https://github.com/wenyuer/POG",
         files=("user_data.txt", "item_data.txt (or pog_translated_titles.csv)"),
         text_fields=("title_en", "title"),

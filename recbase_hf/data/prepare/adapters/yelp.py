@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 
 from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
-from recbase_hf.data.prepare.ratings import LABEL_RULE, RatedFields, plain_text, rated_rows
+from recbase_hf.data.prepare.ratings import LABEL_RULE, RatedFields, plain_text, rated_rows, rows_with
 from recbase_hf.data.prepare.raw_files import RawFolder, tables_of_rows
 
 __all__ = ["PUBLISHED", "yelp"]
@@ -19,9 +20,10 @@ FIELDS = RatedFields("user_id", "business_id", "stars", "date", time="date")
 def yelp(raw: RawFolder) -> PreparedTables:
     """Files of the unpacked archive; times are local to the business and read as UTC."""
     businesses = raw.find("yelp_academic_dataset_business.json", "yelp_academic_dataset_business.json.gz").json_rows()
-    rows = (_business(row) for _, row in businesses if row.get("business_id"))
+    left_out: Counter[str] = Counter()
+    rows = map(_business, rows_with("business_id", (row for _, row in businesses), left_out))
     reviews = raw.find("yelp_academic_dataset_review.json", "yelp_academic_dataset_review.json.gz")
-    return PreparedTables(tables_of_rows(rows, ITEMS), rated_rows(reviews, FIELDS))
+    return PreparedTables(tables_of_rows(rows, ITEMS), rated_rows(reviews, FIELDS), left_out=left_out)
 
 
 def _business(row: dict[str, Any]) -> dict[str, str | None]:
