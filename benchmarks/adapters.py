@@ -557,7 +557,7 @@ def receipt_of(folder: Path, writers: dict[str, Writer], seed: int) -> Row:
 def print_tables(receipt: Row) -> None:
     """One data set: a column for each form that it was published in."""
     figures = receipt["figures"]
-    print(f"## {receipt['data']}\n")
+    print(f"### {receipt['data']}\n")
     print(f"| | {' | '.join(figures)} |\n|---|{'---|' * len(figures)}")
     for name in COMPARED:
         print(f"| {name} | {' | '.join(told(row['compared'][name]) for row in figures.values())} |")

@@ -217,8 +217,12 @@ def killed(raw: Path, tokenizer: Path, options: CorpusBenchmark) -> dict[str, An
     }
     for number in range(options.kills):
         stage = "prepare" if number < options.kills * 2 // 5 else "tokenize and pack"
+        finished = (tables / "dataset.json").exists()
+        if stage == "prepare" and finished:
+            shutil.rmtree(tables)  # it came through; the next kill is to meet it at work
+        if stage == "tokenize and pack" and not finished:
+            subprocess.run(stages["prepare"], check=True, env=environment())
         if stage == "tokenize and pack" and not (tables / "minilm_f16.npy").exists():
-            subprocess.run(stages["prepare"], check=True)
             link_vectors(raw, tables)
         after = moments.uniform(0.02, 0.9) * seconds[stage]
         hit = kill_after(stages[stage], after)
@@ -226,8 +230,8 @@ def killed(raw: Path, tokenizer: Path, options: CorpusBenchmark) -> dict[str, An
         if hit and ((shards / "shards.json").exists() or (stage == "prepare" and tables.exists())):
             sys.exit(f"killed in {stage}, and what is there looks finished")
         if not hit and stage == "tokenize and pack":
-            shutil.rmtree(shards)  # it came through; the next kill is to meet it at work
-    subprocess.run(pack_command(tables, tokenizer, shards, options.processes), check=True)
+            shutil.rmtree(shards)  # likewise
+    subprocess.run(stages["tokenize and pack"], check=True, env=environment())
     after_kills = {path.name: sha256_of_file(path) for path in tables.glob("*.parquet") if "minilm" not in path.name}
     return {
         "kills": events,

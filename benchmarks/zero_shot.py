@@ -1,4 +1,4 @@
-"""Leave-one-domain-out: train tokenizer and model on all folders but one, rank on the one that neither has seen.
+"""Leave-one-domain-out: train and calibrate on all folders but one, rank on the one that nothing has seen.
 
     python benchmarks/zero_shot.py --data data/* --vectors minilm
     python benchmarks/zero_shot.py --table            # the table of README.md, from the receipts alone
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from recbase_hf.commands.calibrate import Calibrate, calibrate
 from recbase_hf.commands.evaluate import Evaluate, evaluate
 from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.commands.pretrain import Pretrain, pretrain
@@ -36,6 +37,7 @@ class ZeroShot:
     epochs: float = option(1.0, help="passes over the training rows")
     max_users: int = option(1500, help="training users of each data set")
     max_items: int = option(50, help="items a training window")
+    calibration_users: int = option(300, help="users of each training set, for whom alpha and text weight are fitted")
     max_test_users: int = option(3000, help="users that are evaluated")
     ladder: bool = option(True, help="also baselines that are fitted on the left-out set")
     seed: int = option(0, help="of everything")
@@ -83,6 +85,16 @@ def run(options: ZeroShot, left_out: str) -> None:
             max_items=options.max_items,
         )
         folder = pretrain(model, accelerator)
+        calibrate(
+            Calibrate(
+                model=str(folder),
+                data=others,
+                vectors=options.vectors,
+                unordered_events="drop",
+                max_users=options.calibration_users,
+                seed=options.seed,
+            )
+        )
         evaluate(
             Evaluate(
                 model=str(folder),

@@ -87,7 +87,8 @@ def test_the_wheel_holds_all_code_cards_and_the_typing_marker(wheel):
     expected = {"recbase_hf/py.typed"}
     for folder, home in [("recbase_hf", "recbase_hf"), ("modeling", "recbase_hf/modeling")]:
         root = REPOSITORY / folder
-        expected |= {f"{home}/{path.relative_to(root).as_posix()}" for path in root.rglob("*.py")}
+        shipped = [*root.rglob("*.py"), *root.rglob("*.jinja")]
+        expected |= {f"{home}/{path.relative_to(root).as_posix()}" for path in shipped}
     cards = {f"recbase_hf/hub_cards/{path.name}" for path in (REPOSITORY / "hub_cards").glob("*.md")}
     assert cards
     assert expected | cards <= wheel

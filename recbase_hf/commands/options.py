@@ -99,9 +99,14 @@ def vectors_for(tokenizer: RecBaseTokenizer, precomputed: str | None, *, trust_r
     Args:
         precomputed: name of vectors that lie beside the tables; None encodes the texts.
         trust_remote_code: whether the encoder's repository may run its own code.
+
+    Raises:
+        ValueError: the tokenizer names no text encoder, and there are no other vectors.
     """
+    if tokenizer.text_encoder_name is None and precomputed is None:
+        raise ValueError("the tokenizer names no text encoder; name vectors that lie beside the tables with --vectors")
     return ItemVectors(
-        encoder=tokenizer.text_encoder_name,
+        encoder=tokenizer.text_encoder_name or "",
         revision=tokenizer.text_encoder_revision,
         template=ItemTemplate.from_dict(tokenizer.item_template or {}),
         precomputed=precomputed,

@@ -144,7 +144,7 @@ def time_column(interactions: TableBlocks) -> TimeColumn:
             table = interactions.read(block, ["user_id", "item_id", *names])
             for name in names:
                 filled[name] |= table[name].null_count < table.num_rows
-    return next((name for name in names if filled[name]), "unknown" if names else "table")  # type: ignore[return-value]
+    return next((name for name in names if filled[name]), "unknown" if names else "table")
 
 
 # ---- what stands for the content -------------------------------------------------------------------------------------

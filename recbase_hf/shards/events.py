@@ -6,8 +6,9 @@ Every step writes files beside and renames them, and skips those that are there:
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -141,7 +142,7 @@ def group_partitions(
     return paths
 
 
-class _Texts:
+class _Texts(Sequence[str]):
     """Item ids by row, without a Python list of all."""
 
     def __init__(self, ids: pa.Array) -> None:
@@ -150,7 +151,7 @@ class _Texts:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __getitem__(self, row: int) -> str:
+    def __getitem__(self, row: Any) -> Any:
         return self._ids[row].as_py()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from itertools import chain
 
@@ -69,14 +70,13 @@ each_ranker = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def made() -> Callable[[str], Ranker]:
-    rankers: dict[str, Ranker] = {}
-    return lambda name: rankers.setdefault(name, RANKERS[name]()) if name not in rankers else rankers[name]
+@cache
+def made(name: str) -> Ranker:
+    return RANKERS[name]()
 
 
 @each_ranker
-def test_candidates_have_the_scores_of_the_whole_catalog(name: str, made: Callable[[str], Ranker]) -> None:
+def test_candidates_have_the_scores_of_the_whole_catalog(name: str) -> None:
     everything = made(name).scores(HISTORIES, None)
     chosen = made(name).scores(HISTORIES, CANDIDATES)
     assert everything.shape == (len(HISTORIES), ITEMS)
@@ -86,7 +86,7 @@ def test_candidates_have_the_scores_of_the_whole_catalog(name: str, made: Callab
 
 
 @each_ranker
-def test_other_users_in_the_call_change_nothing(name: str, made: Callable[[str], Ranker]) -> None:
+def test_other_users_in_the_call_change_nothing(name: str) -> None:
     together = made(name).scores(HISTORIES, CANDIDATES)
     alone = [made(name).scores([history], [own]) for history, own in zip(HISTORIES, CANDIDATES, strict=True)]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-5, atol=1e-6)
@@ -96,13 +96,13 @@ def test_other_users_in_the_call_change_nothing(name: str, made: Callable[[str],
 
 
 @each_ranker
-def test_items_outside_the_catalog_are_refused(name: str, made: Callable[[str], Ranker]) -> None:
+def test_items_outside_the_catalog_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"items 2 to {ITEMS}, but the ranker was made for a catalog of {ITEMS}"):
         made(name).scores([np.array([1])], [np.array([2, ITEMS])])
 
 
 @each_ranker
-def test_without_a_history_nothing_but_what_everybody_does_counts(name: str, made: Callable[[str], Ranker]) -> None:
+def test_without_a_history_nothing_but_what_everybody_does_counts(name: str) -> None:
     scores = made(name).scores([np.empty(0, dtype=np.int64)] * 2, None)
     np.testing.assert_array_equal(scores[0], scores[1])
     assert scores.any() == (name in ("random", "popularity", "GRU4Rec", "SASRec"))

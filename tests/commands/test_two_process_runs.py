@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -66,4 +67,13 @@ def test_pretraining_on_two_processes_leaves_a_model(data, tmp_path):
     ]
     # one validation user makes one validation row: the second process has none
     run(*launch, "-m", "recbase_hf", "pretrain", "--config", str(config), "--validation-share", "0.01", *common)
-    assert RecBaseScorer.from_pretrained(tmp_path / "run" / "model", device="cpu").max_history == 7
+    model = tmp_path / "run" / "model"
+    assert RecBaseScorer.from_pretrained(model, device="cpu").max_history == 7
+
+    evaluation = ["-m", "recbase_hf", "evaluate", "--model", str(model), "--data", str(data), "--vectors", "minilm"]
+    run(*launch, *evaluation, "--ladder", "--output", str(tmp_path / "two.json"))
+    run(sys.executable, *evaluation, "--ladder", "--output", str(tmp_path / "one.json"))
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())["rankers"] for name in ("one", "two"))
+    for row in (*one, *two):
+        del row["seconds"]
+    assert two == one
