@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-slow lint setup clean
 
 demo: $(READY)
 	$(BIN)/recbase demo $(if $(DATA),--data $(DATA))
 
 test: lint
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# remakes committed receipts from the data sets that they are of, which lie in the folder RECBASE_DATA
+test-slow: $(READY)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

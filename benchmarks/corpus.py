@@ -13,11 +13,11 @@ Every stage is a process of its own, whose peak resident memory the operating sy
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import random
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -206,7 +207,7 @@ def killed(raw: Path, tokenizer: Path, options: CorpusBenchmark) -> dict[str, An
     tables, shards = paths(raw, options)
     straight = timed(raw, tokenizer, options)
     seconds = {name: stage["seconds"] for name, stage in straight["stages"].items() if name != "check"}
-    before = {path.name: sha256_of_file(path) for path in tables.glob("*.parquet") if "minilm" not in path.name}
+    before = hashes_of(tables)
     for folder in (tables, shards):
         shutil.rmtree(folder)
     moments = random.Random(options.seed)
@@ -219,7 +220,7 @@ def killed(raw: Path, tokenizer: Path, options: CorpusBenchmark) -> dict[str, An
         stage = "prepare" if number < options.kills * 2 // 5 else "tokenize and pack"
         finished = (tables / "dataset.json").exists()
         if stage == "prepare" and finished:
-            shutil.rmtree(tables)  # it came through; the next kill is to meet it at work
+            shutil.rmtree(tables)  # likewise
         if stage == "tokenize and pack" and not finished:
             subprocess.run(stages["prepare"], check=True, env=environment())
         if stage == "tokenize and pack" and not (tables / "minilm_f16.npy").exists():
@@ -227,28 +228,32 @@ def killed(raw: Path, tokenizer: Path, options: CorpusBenchmark) -> dict[str, An
         after = moments.uniform(0.02, 0.9) * seconds[stage]
         hit = kill_after(stages[stage], after)
         events.append({"stage": stage, "after_seconds": round(after, 2), "killed": hit})
-        if hit and ((shards / "shards.json").exists() or (stage == "prepare" and tables.exists())):
-            sys.exit(f"killed in {stage}, and what is there looks finished")
-        if not hit and stage == "tokenize and pack":
-            shutil.rmtree(shards)  # likewise
+        if (tables / "dataset.json").exists() and hashes_of(tables) != before:
+            sys.exit(f"killed in {stage}, and the tables look finished")
+        if (shards / "shards.json").exists():
+            if hash_of(shards) != straight["hash"]:
+                sys.exit(f"killed in {stage}, and the shards look finished")
+            shutil.rmtree(shards)  # it came through; the next kill is to meet it at work
     subprocess.run(stages["tokenize and pack"], check=True, env=environment())
-    after_kills = {path.name: sha256_of_file(path) for path in tables.glob("*.parquet") if "minilm" not in path.name}
     return {
         "kills": events,
-        "tables_are_the_same": after_kills == before,
+        "tables_are_the_same": hashes_of(tables) == before,
         "shards_are_the_same": hash_of(shards) == straight["hash"],
         "hash": straight["hash"],
     }
 
 
 def kill_after(arguments: list[str], seconds: float) -> bool:
-    """Start a command in a group of its own and kill the group; whether it was still running."""
-    process = subprocess.Popen(arguments, start_new_session=True, env=environment())
+    """Start a command and kill it with all its processes; whether it was still running."""
+    process = psutil.Popen(arguments, env=environment())
     try:
         process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    except psutil.TimeoutExpired:
+        # The launcher gives its workers sessions of their own, so that no signal to a group reaches them.
+        family = [*process.children(recursive=True), process]
+        for member in family:
+            member.kill()
+        psutil.wait_procs(family)
         return True
     return False
 
@@ -314,13 +319,16 @@ def size(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
-def hash_of(shards: Path) -> str:
-    """Of all files of a folder of shards."""
-    import hashlib
+def hashes_of(tables: Path) -> dict[str, str]:
+    """Of the tables that were prepared."""
+    return {path.name: sha256_of_file(path) for path in tables.glob("*.parquet") if "minilm" not in path.name}
 
+
+def hash_of(shards: Path) -> str:
+    """Of a folder of shards, less what a killed run leaves for the next one to drop."""
     digest = hashlib.sha256()
-    for path in sorted(shards.rglob("*")):
-        if path.is_file():
+    for path in sorted([*shards.rglob("*.arrow"), shards / "shards.json"]):
+        if "_work" not in path.parts:
             digest.update(f"{path.relative_to(shards).as_posix()} {sha256_of_file(path)}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -6,14 +6,22 @@ from typing import Any
 
 from recbase_hf.modeling.token_layout import TokenLayout
 
-__all__ = ["MODEL_SIZES", "RESERVED_TOKENS", "new_language_model", "qwen2_config"]
+__all__ = [
+    "MODEL_SIZES",
+    "RESERVED_TOKENS",
+    "count_layer_parameters",
+    "count_parameters",
+    "new_language_model",
+    "qwen2_config",
+]
 
 # hidden, intermediate, layers, heads, key-value heads. `base` has the intermediate width that gives the paper's 0.3B
-# parameters (the 1024 printed there gives 0.18B); `1.5b` is the body of Qwen2-1.5B.
+# parameters; `base-paper` has the one that is printed there, which gives 0.18B. `1.5b` is the body of Qwen2-1.5B.
 MODEL_SIZES: dict[str, tuple[int, int, int, int, int]] = {
     "tiny": (128, 512, 2, 4, 2),
     "mini": (256, 1024, 4, 4, 2),
     "base": (1024, 2816, 24, 16, 16),
+    "base-paper": (1024, 1024, 24, 16, 16),
     "1.5b": (1536, 8960, 28, 12, 2),
 }
 
@@ -53,6 +61,30 @@ def qwen2_config(size: str, layout: TokenLayout, *, max_items: int = 255, **over
         "eos_token_id": layout.bos + 1,
     }
     return Qwen2Config(**{**settings, **overrides})
+
+
+def count_parameters(config: Any) -> int:
+    """How many parameters a `Qwen2ForCausalLM` of this configuration has, tied weights once; none is allocated.
+
+    Raises:
+        ValueError: a configuration of another architecture.
+
+    >>> count_parameters(qwen2_config("base", TokenLayout(num_levels=4, codebook_size=1024)))
+    312730624
+    """
+    if config.model_type != "qwen2":
+        raise ValueError(f"the parameters of a {config.model_type} model cannot be counted here, only those of a qwen2")
+    embeddings = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    return embeddings + config.num_hidden_layers * count_layer_parameters(config) + config.hidden_size
+
+
+def count_layer_parameters(config: Any) -> int:
+    """Parameters of one decoder layer: attention with biases on its inputs, gated feed-forward, two norms."""
+    hidden = config.hidden_size
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    queries, keys_and_values = head * config.num_attention_heads, 2 * head * config.num_key_value_heads
+    attention = (hidden + 1) * (queries + keys_and_values) + queries * hidden
+    return attention + 3 * hidden * config.intermediate_size + 2 * hidden
 
 
 def new_language_model(config: Any, *, seed: int) -> Any:

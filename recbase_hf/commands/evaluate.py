@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import time
@@ -9,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
 
 from recbase_hf.bundle import hash_of_weights
 from recbase_hf.commands.options import log_to_terminal, resolve_folder, vectors_for
@@ -24,6 +27,7 @@ from recbase_hf.evaluation.protocols import (
     rules_by_columns,
 )
 from recbase_hf.evaluation.rankers.ladder import ladder
+from recbase_hf.evaluation.rankers.linear import MAX_EASE_ITEMS, Ease
 from recbase_hf.evaluation.rankers.recbase import RecBaseRanker
 from recbase_hf.evaluation.rankers.training_free import Popularity
 from recbase_hf.evaluation.receipt_table import render_table
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from recbase_hf.scoring.scorer import RecBaseScorer
 
 __all__ = ["Evaluate", "Evaluation", "evaluate", "load_evaluation", "main"]
+
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("leave-last-out", "recbench", "leave-one-out", "recgpt", "recgpt-cold-start")
 
@@ -198,7 +204,7 @@ def _rankers(options: Evaluate, evaluation: Evaluation) -> dict[str, RankerEntry
     entries = {
         name: RankerEntry(make, fitted=_is_fitted(name))
         for name, make in ladder(task.training, vectors, seed=options.seed).items()
-        if options.ladder or not _is_fitted(name)
+        if not _is_fitted(name) or (options.ladder and not _is_too_large(name, task))
     }
     if scorer is None or catalog is None:
         return entries
@@ -213,6 +219,14 @@ def _rankers(options: Evaluate, evaluation: Evaluation) -> dict[str, RankerEntry
             id_of_item=catalog.trie.leaves if score != "calibrated" else None,
         )
     return entries
+
+
+def _is_too_large(name: str, task: CandidateTask | CatalogTask) -> bool:
+    """Whether the data set has more items than the ranker can be fitted to, which the log says."""
+    too_large = name == Ease.name and len(np.unique(task.training.items)) > MAX_EASE_ITEMS
+    if too_large:
+        logger.warning("%s is left out: more than %s items have training events", name, f"{MAX_EASE_ITEMS:,}")
+    return too_large
 
 
 def _is_fitted(name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from recbase_hf.files import read_json, write_json
 from recbase_hf.progress import progress
 from recbase_hf.shards.events import UserEvents, group_partitions, partition_by_user
 from recbase_hf.shards.item_codes import ItemVectorRows, encode_items, rows_of_vectors
-from recbase_hf.shards.packing import pack_histories, require_fitting
+from recbase_hf.shards.packing import default_row_length, pack_histories, require_fitting
 from recbase_hf.shards.token_shards import FACTS, TokenShards, write_shard
 from recbase_hf.share import Share
 
@@ -44,7 +44,9 @@ _WORK = "_work"
 class Packing:
     """How histories become rows of tokens."""
 
-    row_length: int = option(512, help="tokens a packed row")
+    row_length: int | None = option(
+        None, help="tokens a packed row; default two full windows, or as many as make 512 tokens"
+    )
     max_items: int = option(100, help="items a training window, and the context of the model")
     max_users: int = option(0, help="users of each data set, drawn at random; 0 takes all")
     validation_share: float = option(0.05, help="of the users, held out for the validation loss")
@@ -56,7 +58,7 @@ class Packing:
     seed: int = option(0, help="of everything that is drawn")
 
     def __post_init__(self) -> None:
-        require_positive(self, "row_length", "max_items")
+        require_positive(self, "max_items", *([] if self.row_length is None else ["row_length"]))
         if self.max_users < 0:
             raise ValueError(f"max_users is {self.max_users}; give 0 for all users, or a number")
         if not 0 <= self.validation_share < 1:
@@ -88,6 +90,8 @@ def pack_domains(
         ValueError: `output` holds shards of other data or settings, or a setting is out of range.
     """
     packing, share, output = packing or Packing(), share or Share(), Path(output)
+    if packing.row_length is None:
+        packing = replace(packing, row_length=default_row_length(tokenizer.layout, packing.max_items))
     require_fitting(tokenizer.layout, row_length=packing.row_length, max_items=packing.max_items)
     domains = {Path(folder).resolve().name: Path(folder) for folder in folders}
     if len(domains) < len(folders):
@@ -106,11 +110,17 @@ def pack_domains(
         share.wait()  # all have read what is deleted now
         if share.is_first:
             write_json(output / FACTS, {"settings": settings, "domains": facts})
-            shutil.rmtree(output / _WORK)
-            for path in output.rglob(".*.partial"):  # of killed processes
-                path.unlink()
-        share.wait()
+    if share.is_first:
+        _clean(output)
+    share.wait()
     return TokenShards.open(output)
+
+
+def _clean(output: Path) -> None:
+    """Drop what is of no use once the shards are finished, also what killed processes left half written."""
+    shutil.rmtree(output / _WORK, ignore_errors=True)
+    for path in output.rglob(".*.partial"):
+        path.unlink()
 
 
 def _settings(

@@ -15,7 +15,16 @@ import numpy as np
 from recbase_hf.data.histories import Histories
 from recbase_hf.modeling.token_layout import TokenLayout
 
-__all__ = ["IGNORED", "PackedRows", "Windows", "cut_windows", "pack_histories", "require_fitting", "token_type"]
+__all__ = [
+    "IGNORED",
+    "PackedRows",
+    "Windows",
+    "cut_windows",
+    "default_row_length",
+    "pack_histories",
+    "require_fitting",
+    "token_type",
+]
 
 IGNORED = -100
 """Label of positions without a target, as everywhere in transformers."""
@@ -116,6 +125,16 @@ def pack_histories(
     for level in range(layout.num_levels):
         tokens[where + level] = ids[:, level]
     return PackedRows(tokens.reshape(num_rows, row_length), layout)
+
+
+def default_row_length(layout: TokenLayout, max_items: int) -> int:
+    """Tokens of two full windows, or of as many as make 512: full windows then leave no room in a row.
+
+    >>> default_row_length(TokenLayout(num_levels=4, codebook_size=1024), max_items=50)
+    603
+    """
+    window = 1 + layout.num_levels * max_items
+    return window * max(2, -(-512 // window))
 
 
 def require_fitting(layout: TokenLayout, *, row_length: int, max_items: int) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.rankers.ranker import chosen_columns, flat_candidates, history_matrix, training_matrix
 
-__all__ = ["Als", "Ease"]
+__all__ = ["MAX_EASE_ITEMS", "Als", "Ease"]
+
+MAX_EASE_ITEMS = 20_000
 
 
 class Ease:
@@ -37,7 +39,7 @@ class Ease:
     name = "EASE (target set)"
 
     def __init__(
-        self, training: Histories, num_items: int, *, regularization: float = 500.0, max_items: int = 20_000
+        self, training: Histories, num_items: int, *, regularization: float = 500.0, max_items: int = MAX_EASE_ITEMS
     ) -> None:
         import torch
 
