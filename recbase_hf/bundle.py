@@ -54,8 +54,8 @@ def save_bundle(
             write_json(temporary / "training.json", record)
         if calibration is not None:
             calibration.save(temporary)
-        else:
-            (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
+    if calibration is None:  # the earlier one stays where the new bundle has no file of its name
+        (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
 
 
 def load_bundle(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_file", "atomic_folder", "read_json", "sha256_of_file", "write_json"]
+__all__ = ["atomic_file", "atomic_folder", "hash_of_json", "read_json", "sha256_of_file", "write_json"]
 
 
 @contextmanager
@@ -110,6 +110,11 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, keys in the order given, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def hash_of_json(content: Any) -> str:
+    """Hexadecimal sha256 of JSON values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from recbase_hf.commands.options import log_to_terminal
 from recbase_hf.config import option, parse_arguments
+from recbase_hf.files import read_json
 
 __all__ = ["Demo", "demo", "main"]
 
@@ -89,7 +90,11 @@ def demo(options: Demo) -> None:
 
 def _launch(name: str, output: Path, made: Path, flags: tuple[str, ...]) -> None:
     """Run a training command under `accelerate launch`, unless its result is there."""
-    if (made / "training.json").exists():
+    record = made / "training.json"
+    if record.exists():
+        seed = read_json(record)["settings"]["seed"]
+        if str(seed) != flags[flags.index("--seed") + 1]:
+            raise ValueError(f"{made} was made with seed {seed}; choose another --output, or delete {output}")
         logger.info("    reusing %s", made)
         return
     import torch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from recbase_hf.bundle import hash_of_weights
+from recbase_hf.bundle import bundle_file, hash_of_weights
 from recbase_hf.commands.options import log_to_terminal, resolve_folder, vectors_for
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.data.domain import Domain, ItemVectors, load_domain
+from recbase_hf.data.histories import with_known_order
+from recbase_hf.data.table_sources import find_table
 from recbase_hf.data.tables import read_interactions
+from recbase_hf.errors import LeakageError
 from recbase_hf.evaluation.protocols import (
     leave_last_out,
     leave_one_out,
@@ -28,26 +33,38 @@ from recbase_hf.evaluation.protocols import (
 )
 from recbase_hf.evaluation.rankers.ladder import ladder
 from recbase_hf.evaluation.rankers.linear import MAX_EASE_ITEMS, Ease
+from recbase_hf.evaluation.rankers.neighbors import TextKnn
 from recbase_hf.evaluation.rankers.recbase import RecBaseRanker
 from recbase_hf.evaluation.rankers.training_free import Popularity
 from recbase_hf.evaluation.receipt_table import render_table
 from recbase_hf.evaluation.receipts import write_receipt
 from recbase_hf.evaluation.run import RankerEntry, evaluate_rankers
 from recbase_hf.evaluation.task import CandidateTask, CatalogTask
-from recbase_hf.files import read_json
+from recbase_hf.files import hash_of_json, read_json
 from recbase_hf.progress import is_main_process
+from recbase_hf.scoring.calibration import Calibration, require_not_fitted_on
 from recbase_hf.share import Share
 from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER, load_text_encoder
+from recbase_hf.version import __version__
 
 if TYPE_CHECKING:
     from recbase_hf.catalog import ItemCatalog
     from recbase_hf.scoring.scorer import RecBaseScorer
 
-__all__ = ["Evaluate", "Evaluation", "evaluate", "load_evaluation", "main"]
+__all__ = ["Evaluate", "Evaluation", "dataset_facts", "evaluate", "load_evaluation", "main", "model_facts"]
 
 logger = logging.getLogger(__name__)
 
-PROTOCOLS = ("leave-last-out", "recbench", "leave-one-out", "recgpt", "recgpt-cold-start")
+_FULL_RANKING = {"max_history", "exclude_history", "max_users"}
+_OPTIONS_OF = {
+    "leave-last-out": {"num_negatives", "max_history", "max_users"},
+    "recbench": {"recbench_set"},
+    "leave-one-out": _FULL_RANKING,
+    "recgpt": _FULL_RANKING,
+    "recgpt-cold-start": _FULL_RANKING,
+}
+PROTOCOLS = tuple(_OPTIONS_OF)
+MAX_USERS = 5000
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,26 @@ class Evaluate:
         choices=("error", "drop"),
     )
     trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
-    num_negatives: int = option(4, help="of leave-last-out: random items beside each positive")
-    max_history: int = option(20, help="items of the history that are used, the newest; recbench has rules of its own")
-    exclude_history: bool = option(False, help="of full rankings: whether items of the history do not compete")
-    max_users: int = option(5000, help="users that are evaluated, drawn at random; recbench has rules of its own")
+    num_negatives: int | None = option(None, help="of leave-last-out: random items beside each positive, 4 by default")
+    max_history: int | None = option(
+        None, help="items of the history that are used, the newest; default 20, for recgpt 256; not for recbench"
+    )
+    exclude_history: bool | None = option(
+        None, help="of full rankings: whether items of the history do not compete, which they do not by default"
+    )
+    max_users: int | None = option(
+        None, help="users that are evaluated, drawn at random, 5,000 by default; not for recbench"
+    )
     seed: int = option(0, help="of users and negatives")
+
+    def __post_init__(self) -> None:
+        allowed: set[str] = _OPTIONS_OF.get(self.protocol, set())
+        for name in ("recbench_set", "num_negatives", "max_history", "exclude_history", "max_users"):
+            if getattr(self, name) is not None and name not in allowed:
+                fitting = [protocol for protocol, names in _OPTIONS_OF.items() if name in names]
+                raise ValueError(
+                    f"{name} says nothing to --protocol {self.protocol}, only to {', '.join(fitting)}; leave it out"
+                )
 
 
 @dataclass(frozen=True)
@@ -110,8 +142,8 @@ def load_evaluation(options: Evaluate) -> Evaluation:
     from recbase_hf.catalog import ItemCatalog
     from recbase_hf.scoring.scorer import RecBaseScorer
 
-    if options.recbench_set is not None and options.protocol != "recbench":
-        raise ValueError(f"recbench_set {options.recbench_set} needs --protocol recbench, not {options.protocol}")
+    if Path(options.output).is_dir():
+        raise ValueError(f"--output {options.output} is a folder; name a file for the receipt")
     scorer = None if options.model is None else RecBaseScorer.from_pretrained(options.model)
     if scorer is not None:
         source = vectors_for(scorer.tokenizer, options.vectors, trust_remote_code=options.trust_remote_code)
@@ -135,7 +167,7 @@ def evaluate(options: Evaluate, share: Share | None = None, *, evaluation: Evalu
         evaluation: what `load_evaluation` gave, where it is at hand.
 
     Raises:
-        ValueError: the model's calibration was fitted on this data set; or as `load_evaluation` has it.
+        ValueError: as `load_evaluation` has it.
     """
     start = time.perf_counter()
     share = share or Share()
@@ -143,19 +175,11 @@ def evaluate(options: Evaluate, share: Share | None = None, *, evaluation: Evalu
         with share.first_process_first():  # it fills the caches
             evaluation = load_evaluation(options)
     domain, task = evaluation.domain, evaluation.task
-    dataset = {
-        "name": domain.name,
-        "hash": domain.hash,
-        "items_hash": domain.items_hash,
-        "users": len(domain.histories),
-        "items": len(domain.items),
-        "events": len(domain.histories.items),
-    }
-    model = _model_facts(options, evaluation)
+    dataset, model = dataset_facts(domain, task), model_facts(options, evaluation)
     rankers = _rankers(options, evaluation)
-    identity = {"dataset": dataset, "protocol": task.settings, "model": model, "rankers": list(rankers)}
+    identity = {"dataset": dataset, "model": model, "rankers": list(rankers), "version": __version__}
     output = Path(options.output)
-    work = output.with_name(f".{output.name}.parts")
+    work = output.with_name(f".{output.name}.{hash_of_json(identity)[:8]}.parts")
     found = evaluate_rankers(task, rankers, work, identity=identity, share=share, seed=options.seed)
     if share.is_first:
         write_receipt(
@@ -168,16 +192,35 @@ def evaluate(options: Evaluate, share: Share | None = None, *, evaluation: Evalu
             command=shlex.join(sys.argv),
             seconds=time.perf_counter() - start,
         )
+        shutil.rmtree(work)
     share.wait()
     return read_json(output)
 
 
+def dataset_facts(domain: Domain, task: CandidateTask | CatalogTask) -> dict[str, Any]:
+    """What the receipt says of the data: names, counts, and hashes of all that the figures depend on."""
+    return {
+        "name": domain.name,
+        "hash": domain.hash,
+        "items_hash": domain.items_hash,
+        "vectors_hash": hashlib.sha256(np.ascontiguousarray(domain.vectors).data).hexdigest()[:16],
+        "task_hash": task.content_hash(),
+        "users": len(domain.histories),
+        "items": len(domain.items),
+        "events": len(domain.histories.items),
+    }
+
+
 def _task(options: Evaluate, folder: Path, domain: Domain) -> CandidateTask | CatalogTask:
     histories, num_items = domain.histories, len(domain.items)
-    common: dict[str, Any] = {"max_history": options.max_history, "max_users": options.max_users, "seed": options.seed}
-    full = {**common, "exclude_history": options.exclude_history}
+    common: dict[str, Any] = {"max_users": options.max_users or MAX_USERS, "seed": options.seed}
+    if options.max_history is not None:
+        common["max_history"] = options.max_history
+    # The histories hold each item once, so that an item of the history is never the answer.
+    full = {**common, "exclude_history": options.exclude_history is not False}
+    negatives = {} if options.num_negatives is None else {"num_negatives": options.num_negatives}
     protocols: dict[str, Callable[[], CandidateTask | CatalogTask]] = {
-        "leave-last-out": lambda: leave_last_out(histories, num_items, num_negatives=options.num_negatives, **common),
+        "leave-last-out": lambda: leave_last_out(histories, num_items, **negatives, **common),
         "leave-one-out": lambda: leave_one_out(histories, num_items, **full),
         "recgpt": lambda: recgpt(histories, num_items, **full),
         "recgpt-cold-start": lambda: recgpt(histories, num_items, cold_start=True, **full),
@@ -187,75 +230,95 @@ def _task(options: Evaluate, folder: Path, domain: Domain) -> CandidateTask | Ca
 
 
 def _recbench(options: Evaluate, folder: Path, domain: Domain) -> CandidateTask:
-    impressions = folder / "impressions.parquet"
-    there = impressions.exists()
+    try:
+        impressions = find_table(folder, "impressions")
+    except FileNotFoundError:
+        impressions = None
     interactions = read_interactions(folder)
+    if options.unordered_events == "drop":
+        interactions = with_known_order(interactions)
     if options.recbench_set is None:
-        rules = rules_by_columns(interactions, has_impressions=there)
+        rules = rules_by_columns(interactions, has_impressions=impressions is not None)
     else:
         rules = recbench_rules(options.recbench_set)
-    item_ids = domain.items["item_id"][:]
-    return recbench(interactions, item_ids, rules, impressions=impressions if there else None, seed=options.seed)
+    return recbench(interactions, domain.items["item_id"][:], rules, impressions=impressions, seed=options.seed)
 
 
 def _rankers(options: Evaluate, evaluation: Evaluation) -> dict[str, RankerEntry]:
     task, scorer, catalog = evaluation.task, evaluation.scorer, evaluation.catalog
     vectors = evaluation.domain.vectors
     entries = {
-        name: RankerEntry(make, fitted=_is_fitted(name))
+        name: RankerEntry(make, fitted=_takes_long(name))
         for name, make in ladder(task.training, vectors, seed=options.seed).items()
-        if not _is_fitted(name) or (options.ladder and not _is_too_large(name, task))
+        if _can_be_made(name, task) and (options.ladder or not _takes_long(name))
     }
     if scorer is None or catalog is None:
         return entries
     scores: list[Literal["joint", "catalog", "calibrated"]] = ["joint", "catalog"]
-    if scorer.calibration is not None:
+    if scorer.calibration is not None and _fitted_on(scorer.calibration, evaluation.domain) is None:
         scores.append("calibrated")
     for score in scores:
         ranker = RecBaseRanker(scorer, catalog, score)
         entries[ranker.name] = RankerEntry(
             lambda ranker=ranker: ranker,  # type: ignore[misc]
             log_probabilities=score != "calibrated",
-            id_of_item=catalog.trie.leaves if score != "calibrated" else None,
+            # The catalog score of an item is its share of what its semantic ID has, so it does not rank IDs.
+            id_of_item=catalog.trie.leaves if score == "joint" else None,
         )
     return entries
 
 
-def _is_too_large(name: str, task: CandidateTask | CatalogTask) -> bool:
-    """Whether the data set has more items than the ranker can be fitted to, which the log says."""
-    too_large = name == Ease.name and len(np.unique(task.training.items)) > MAX_EASE_ITEMS
-    if too_large:
+def _can_be_made(name: str, task: CandidateTask | CatalogTask) -> bool:
+    """Whether the data set has what a ranker learns from, and not too much of it; the log says where it has not."""
+    if not name.endswith("(target set)"):
+        return True
+    items = len(np.unique(task.training.items))
+    if items == 0:
+        logger.warning("%s is left out: the protocol leaves no event to learn from", name)
+    elif name == Ease.name and items > MAX_EASE_ITEMS:
         logger.warning("%s is left out: more than %s items have training events", name, f"{MAX_EASE_ITEMS:,}")
-    return too_large
+        return False
+    return items > 0
 
 
-def _is_fitted(name: str) -> bool:
-    """Whether a ranker learns from the data set, which takes its time; counting does not."""
-    return name.endswith("(target set)") and name != Popularity.name
+def _takes_long(name: str) -> bool:
+    """Whether a ranker learns from the data set or compares all its items, which takes its time; counting does not."""
+    return name == TextKnn.name or (name.endswith("(target set)") and name != Popularity.name)
 
 
-def _model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | None:
-    """What the receipt says of the model."""
-    from recbase_hf.scoring.calibration import require_not_fitted_on
+def _fitted_on(calibration: Calibration, domain: Domain) -> str | None:
+    """What the log and the receipt say where the calibration was fitted on the very data set."""
+    try:
+        require_not_fitted_on(calibration, domain.hash, domain.items_hash, domain.name)
+    except LeakageError as error:
+        return str(error)
+    return None
 
+
+def model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | None:
+    """What the receipt says of the model: its parts, what it learned from, and whether it knows this data set."""
     scorer, domain = evaluation.scorer, evaluation.domain
     if scorer is None:
         return None
-    record = Path(cast(str, options.model)) / "training.json"
-    training = read_json(record)["settings"] if record.exists() else {}
-    data, tokenizer_data = training.get("data", {}), training.get("tokenizer_data", {})
-    calibration = scorer.calibration
-    if calibration is not None:
-        require_not_fitted_on(calibration, domain.hash, domain.items_hash, domain.name)
-    return {
-        "name": Path(cast(str, options.model)).name,
+    bundle = cast(str, options.model)
+    record = bundle_file(bundle, "training.json")
+    training = {} if record is None else read_json(record)["settings"]
+    learned = {name: training.get(name, {}) for name in ("data", "items", "tokenizer_data", "tokenizer_items")}
+    known = {digest for part in learned.values() for digest in part.values()}
+    facts = {
+        "name": Path(bundle).name,
         "fingerprint": scorer.tokenizer.fingerprint,
-        "weights": hash_of_weights(cast(str, options.model)),
-        "training_data": data,
-        "tokenizer_data": tokenizer_data,
-        "was_trained_on_this_data": domain.hash in data.values() or domain.items_hash in tokenizer_data.values(),
-        "calibration": None if calibration is None else calibration.facts(),
+        "weights": hash_of_weights(bundle),
+        "training_data": learned["data"],
+        "tokenizer_data": learned["tokenizer_data"],
+        "was_trained_on_this_data": None if record is None else bool({domain.hash, domain.items_hash} & known),
+        "calibration": None if scorer.calibration is None else scorer.calibration.facts(),
     }
+    reason = None if scorer.calibration is None else _fitted_on(scorer.calibration, domain)
+    if reason is not None:
+        logger.warning("the calibrated score is left out: %s", reason)
+        facts["calibrated_left_out"] = reason
+    return facts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

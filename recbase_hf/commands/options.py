@@ -24,6 +24,7 @@ __all__ = [
     "DataOptions",
     "TextOptions",
     "data_of_training",
+    "items_of_training",
     "load_item_vectors",
     "log_to_terminal",
     "require_same_settings",
@@ -141,8 +142,17 @@ def require_same_settings(made: Path, settings: dict, *, what: str) -> bool:
 
 def data_of_training(made: str | Path) -> dict[str, str]:
     """Names and hashes of the data sets that a tokenizer or model was made from; none where its folder does not say."""
+    return _settings_of(made).get("data", {})
+
+
+def items_of_training(made: str | Path) -> dict[str, str]:
+    """Names and hashes of the items that a tokenizer was fitted on; none where its folder does not say."""
+    return _settings_of(made).get("items", {})
+
+
+def _settings_of(made: str | Path) -> dict[str, dict[str, str]]:
     record = Path(made) / "training.json"
-    return read_json(record)["settings"].get("data", {}) if record.exists() else {}
+    return read_json(record)["settings"] if record.exists() else {}
 
 
 class _ProgressBarHandler(logging.Handler):

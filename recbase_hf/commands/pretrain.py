@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recbase_hf.commands.options import (
     DataOptions,
     data_of_training,
+    items_of_training,
     log_to_terminal,
     require_same_settings,
     resolve_folder,
@@ -23,10 +24,12 @@ from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.shards.pack import Packing, pack_domains
 from recbase_hf.shards.token_shards import TokenShards, files_of
 from recbase_hf.share import Share
-from recbase_hf.training.pretrain import Pretraining, train_language_model
+from recbase_hf.training.pretrain import train_language_model
+from recbase_hf.training.settings import Pretraining
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
+    from recbase_hf.training.probe import Probe
 
 __all__ = ["Pretrain", "main", "pretrain"]
 
@@ -61,7 +64,10 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     from recbase_hf.bundle import require_folder_if_path, save_bundle
     from recbase_hf.language_model import new_language_model, qwen2_config
     from recbase_hf.training.card import training_card
+    from recbase_hf.training.checkpoints import require_writable, whole_weights
 
+    if accelerator.is_main_process:
+        require_writable(options.output)
     if options.tokenizer is not None:
         require_folder_if_path(options.tokenizer)
     tokenizer_folder = options.tokenizer or _own_tokenizer(options, accelerator)
@@ -69,15 +75,19 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     shards = _shards(options, tokenizer, accelerator)
     packing = shards.facts["settings"]["packing"]
     folder = Path(options.output) / "model"
-    not_settings = ("output", "data", "shards", "tokenizer", "trackers")
+    not_settings = ("output", "data", "shards", "tokenizer", "trackers", "probe_data", "probe_every", "peak_tflops")
     settings = {key: value for key, value in asdict(options).items() if key not in not_settings}
+    settings["level_weights"] = list(options.level_weights)
     settings.update({name: value for name, value in packing.items() if name != "seed"})
     settings.update(data=shards.facts["settings"]["data"], tokenizer=tokenizer.fingerprint)
+    settings["items"] = shards.facts["settings"]["items"]
     settings["tokenizer_data"] = data_of_training(tokenizer_folder)
+    settings["tokenizer_items"] = items_of_training(tokenizer_folder)
     if require_same_settings(folder, settings, what="model"):
         logger.info("%s is there already, made with these settings", folder)
         return folder
 
+    probes = _probes(options, tokenizer, shards, accelerator)
     domains = shards.facts["domains"]
     targets = sum(file["targets"] for domain in domains.values() for file in files_of(domain, "train"))
     tokens = sum(file["tokens"] for domain in domains.values() for file in files_of(domain, "train"))
@@ -98,9 +108,12 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         part_of(options, Pretraining),
         accelerator=accelerator,
         folder=Path(options.output) / "training" / "model",
+        probes=probes,
     )
+    weights = whole_weights(model)
     if accelerator.is_main_process:
-        model = accelerator.unwrap_model(model).to("cpu")
+        model = new_language_model(config, seed=options.seed)
+        model.load_state_dict(weights)
         card = training_card(model, tokenizer, shards=shards.facts, options=settings, log=log, targets=targets)
         record = {"settings": settings, "parameters": parameters, "targets": targets, "log": log}
         save_bundle(folder, model, tokenizer, card=card, record=record)
@@ -124,6 +137,22 @@ def _shards(options: Pretrain, tokenizer: RecBaseTokenizer, accelerator: Any) ->
         part_of(options, Packing),
         share=Share.of(accelerator),
     )
+
+
+def _probes(options: Pretrain, tokenizer: RecBaseTokenizer, shards: TokenShards, accelerator: Any) -> list[Probe]:
+    """What is measured on the way; the first process fills the cache of vectors."""
+    from recbase_hf.training.probe import load_probes
+
+    if not options.probe_data:
+        return []
+    with accelerator.main_process_first():
+        return load_probes(
+            [resolve_folder(data) for data in options.probe_data],
+            tokenizer,
+            vectors_for(tokenizer, options.vectors, trust_remote_code=options.trust_remote_code),
+            trained_on=shards.facts["settings"]["data"],
+            seed=options.seed,
+        )
 
 
 def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbase_hf.bundle import hash_of_weights
 from recbase_hf.commands.options import EMBEDDED, log_to_terminal, resolve_folder
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.errors import DataError, FingerprintMismatchError
@@ -47,7 +46,7 @@ def rerun(options: Rerun) -> tuple[dict[str, Any], dict[str, Any]]:
         FingerprintMismatchError: the model is not the one that it is of.
         ValueError: data or model is to be given, or the receipt holds options that this version does not know.
     """
-    from recbase_hf.commands.evaluate import evaluate, load_evaluation
+    from recbase_hf.commands.evaluate import dataset_facts, evaluate, load_evaluation, model_facts
 
     if Path(options.receipt).is_dir():
         raise ValueError(f"{options.receipt} is a folder; give one receipt")
@@ -55,8 +54,16 @@ def rerun(options: Rerun) -> tuple[dict[str, Any], dict[str, Any]]:
     again = _options(options, before)
     _require_same_data(again.data, before["dataset"])
     evaluation = load_evaluation(again)
-    if evaluation.scorer is not None:
-        _require_same_model(str(again.model), evaluation.scorer.tokenizer.fingerprint, before["model"])
+    now = dataset_facts(evaluation.domain, evaluation.task)
+    for part in ("vectors_hash", "task_hash"):
+        if now[part] != before["dataset"][part]:
+            raise DataError(
+                f"{again.data}: {part} is {now[part]}, but {before['dataset'][part]} in the receipt: the tables are "
+                "the same, but the item vectors, the impressions or the protocol's rules are not"
+            )
+    model = model_facts(again, evaluation)
+    if model is not None:
+        _require_same_model(model, before["model"])
     return before, evaluate(again, evaluation=evaluation)
 
 
@@ -103,12 +110,11 @@ def _require_same_data(data: str, dataset: dict[str, Any]) -> None:
         )
 
 
-def _require_same_model(bundle: str, fingerprint: str, model: dict[str, Any]) -> None:
-    found = {"fingerprint": fingerprint, "weights": hash_of_weights(bundle)}
-    for part, value in found.items():
-        if value != model[part]:
+def _require_same_model(found: dict[str, Any], model: dict[str, Any]) -> None:
+    for part in ("fingerprint", "weights", "calibration"):
+        if found[part] != model[part]:
             raise FingerprintMismatchError(
-                f"the model here has the {part} {value}, but the receipt is of {model['name']} with the {part} "
+                f"the model here has the {part} {found[part]}, but the receipt is of {model['name']} with the {part} "
                 f"{model[part]}; give its bundle with --model"
             )
 

@@ -85,6 +85,7 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     for name in ("output", "save_every"):
         del settings[name]
     settings["data"] = {domain.name: domain.hash for domain in domains}
+    settings["items"] = {domain.name: domain.items_hash for domain in domains}
     settings["vector_files"] = {domain.name: domain.file_hash for domain in domains}
     if require_same_settings(folder, settings, what="tokenizer"):
         logger.info("%s is there already, made with these settings", folder)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recbase_hf.data.id_index import hash_texts, mix
 from recbase_hf.data.table_sources import Origin, TableSource, find_table, load_table
 from recbase_hf.data.tables import checked_interactions, checked_items
 from recbase_hf.errors import DataError
@@ -22,6 +23,7 @@ __all__ = [
     "ROWS_A_BLOCK",
     "TableBlocks",
     "TimeColumn",
+    "hash_of_items",
     "hash_of_tables",
     "interaction_blocks",
     "item_blocks",
@@ -167,6 +169,25 @@ def hash_of_tables(items: TableSource, interactions: TableSource | None = None) 
             if columns[name].any_value:
                 digest.update(f"column {name} ".encode() + columns[name].digest())
     return digest.hexdigest()[:16]
+
+
+def hash_of_items(items: TableSource) -> str:
+    """Sixteen hexadecimal digits that stand for the items that a table is of, by their ids alone.
+
+    So it is told again in another order, with other columns, or beside other interactions.
+
+    >>> items = [{"item_id": "a"}, {"item_id": "b"}]
+    >>> hash_of_items(items) == hash_of_items(items[::-1])
+    True
+    """
+    count, total, mixed = 0, np.uint64(0), np.uint64(0)
+    for block in item_blocks(items):
+        numbers = hash_texts(block["item_id"])
+        count += len(numbers)
+        with np.errstate(over="ignore"):
+            total += mix(numbers).sum(dtype=np.uint64)
+        mixed ^= np.bitwise_xor.reduce(numbers)
+    return hashlib.sha256(f"{count} {total} {mixed}".encode()).hexdigest()[:16]
 
 
 class _ColumnDigest:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from recbase_hf.data.blocks import hash_of_tables
+from recbase_hf.data.blocks import hash_of_items, hash_of_tables
 from recbase_hf.data.histories import Histories, build_histories
 from recbase_hf.data.tables import read_interactions, read_items
 from recbase_hf.data.vectors import find_vectors, open_vectors, read_rows, read_vectors
@@ -56,7 +56,7 @@ class Domain:
         vectors: (items, width) float32 unit vectors.
         histories: positive events a user, as rows of `items`.
         hash: of the tables as they lie in the folder.
-        items_hash: of the item table alone.
+        items_hash: of the item ids alone, in any order.
     """
 
     name: str
@@ -74,7 +74,8 @@ class DomainVectors:
     Attributes:
         name: the folder's name.
         vectors: (items, width), where they lie in a file memory-mapped, so that any number of them can be read.
-        hash: of the item table, the `items_hash` of a `Domain`.
+        hash: of the item table.
+        items_hash: of the item ids alone, as in a `Domain`.
         sample: (n,) int64, rows of `vectors`, ascending: all, or 100,000 drawn at random.
         sample_texts: the item texts of these.
         file_hash: of the file of the vectors, where they come from one.
@@ -83,6 +84,7 @@ class DomainVectors:
     name: str
     vectors: np.ndarray
     hash: str
+    items_hash: str
     sample: np.ndarray
     sample_texts: list[str]
     file_hash: str | None = None
@@ -108,6 +110,7 @@ def load_domain_vectors(folder: str | Path, source: ItemVectors) -> DomainVector
         name=folder.resolve().name,
         vectors=vectors,
         hash=hash_of_tables(items),
+        items_hash=hash_of_items(items),
         sample=sample,
         sample_texts=source.template.render_all(items.select(rows[sample])),
         file_hash=None if file is None else sha256_of_file(file),
@@ -131,7 +134,7 @@ def load_domain(
     """
     folder = Path(folder)
     items, interactions = read_items(folder), read_interactions(folder)
-    content_hash, items_hash = hash_of_tables(items, interactions), hash_of_tables(items)
+    content_hash, items_hash = hash_of_tables(items, interactions), hash_of_items(items)
     item_ids = items["item_id"][:]
     try:
         histories = build_histories(interactions, item_ids, unordered_events=unordered_events, seed=seed)

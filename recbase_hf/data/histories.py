@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,10 @@ from recbase_hf.data.table_sources import TableSource
 from recbase_hf.data.tables import read_interactions
 from recbase_hf.errors import DataError, UnknownItemError
 
-__all__ = ["Histories", "build_histories", "group_events"]
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["Histories", "build_histories", "group_events", "with_known_order"]
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +122,20 @@ def build_histories(
     shuffled_ids = item_ids if time_column == "unknown" else None
     users = table["user_id"].take(rows)
     return group_events(users, items, len(item_ids), times=times, shuffled_ids=shuffled_ids, seed=seed)
+
+
+def with_known_order(interactions: datasets.Dataset) -> datasets.Dataset:
+    """Interactions less those without a place in time when others have one, as `unordered_events="drop"` has it.
+
+    Args:
+        interactions: as `read_interactions` returns them.
+    """
+    table = interactions.with_format("arrow")[:]
+    column = _time_column(table)
+    if column not in ("order", "timestamp"):
+        return interactions
+    rows = np.arange(table.num_rows)
+    return interactions.select(rows[_timed(table[column], rows, column, drop=True)])
 
 
 def group_events(

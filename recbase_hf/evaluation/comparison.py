@@ -80,8 +80,7 @@ class EvaluatedSet:
         if model.get("was_trained_on_this_data"):
             return "NOT zero-shot: the model was trained on this set"
         calibration = model.get("calibration") or {}
-        own = {self.hash, self.receipt["dataset"].get("items_hash", self.hash)}
-        if ranker.startswith(f"{MODEL} calibrated") and own & set(calibration.get("fitted_on", {}).values()):
+        if ranker.startswith(f"{MODEL} calibrated") and self.hash in calibration.get("fitted_on", {}).values():
             return "NOT zero-shot: calibrated on this set"
         return None
 

@@ -74,7 +74,7 @@ def evaluate_rankers(
     Args:
         task: who is ranked for.
         rankers: by the name that stands in the table.
-        work: folder for the parts, which a later call with the same `identity` takes up; it is deleted at the end.
+        work: folder for the parts, which a later call with the same `identity` takes up; the caller deletes it.
         identity: JSON values that say what is evaluated on what.
         share: which part of the work is this process's.
         seed: of the bootstrap.
@@ -97,14 +97,12 @@ def evaluate_rankers(
         for number, (name, entry) in enumerate(rankers.items())
     ]
     share.wait()
-    if share.is_first:
-        shutil.rmtree(work)
     return found
 
 
 def _prepare(work: Path, identity: dict[str, Any]) -> None:
     record = work / "identity.json"
-    if record.exists() and read_json(record) != identity:
+    if work.exists() and (not record.exists() or read_json(record) != identity):
         logger.info("%s holds parts of another evaluation, which are dropped", work)
         shutil.rmtree(work)
     write_json(record, identity)

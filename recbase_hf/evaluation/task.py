@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +49,20 @@ class RankingTask:
     def __len__(self) -> int:
         """Number of users."""
         return len(self.users)
+
+    def content_hash(self) -> str:
+        """Sixteen hexadecimal digits that stand for who is ranked for, on what, and what may be learned."""
+        digest = hashlib.sha256(json.dumps(self.users.tolist()).encode())
+        for array in self._arrays():
+            digest.update(f"{array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array, dtype="<i8").data)
+        return digest.hexdigest()[:16]
+
+    def _arrays(self) -> list[np.ndarray]:
+        """All whole numbers of the task."""
+        lengths = np.array([len(history) for history in self.histories], dtype=np.int64)
+        histories = np.concatenate([np.empty(0, np.int64), *self.histories])
+        return [lengths, histories, self.training.offsets, self.training.items]
 
     def _require_rows(self, what: str, parts: Sequence[np.ndarray]) -> None:
         """Check that the items of each user are rows of the catalog; (length,) int64 a user."""
@@ -110,6 +126,9 @@ class CandidateTask(RankingTask):
             raise ValueError(f"labels row {wrong[0]} is {self.labels[wrong[0]]}; labels must be 0 or 1")
         self._require_rows("list of candidates", self.candidates_of(0, len(self)))
 
+    def _arrays(self) -> list[np.ndarray]:
+        return [*super()._arrays(), self.candidates, self.labels, self.offsets]
+
     @property
     def user_of_row(self) -> np.ndarray:
         """(rows,) int64, positions in `users`."""
@@ -153,3 +172,6 @@ class CatalogTask(RankingTask):
                     f"user {self.users[user]!r}: the held-out item {positive} is among the excluded items, so that no "
                     "ranker could find it; take it out of them"
                 )
+
+    def _arrays(self) -> list[np.ndarray]:
+        return [*super()._arrays(), self.positives, *(self.excluded or [])]

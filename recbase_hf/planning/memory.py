@@ -14,7 +14,8 @@ Sources, for N parameters on G GPUs:
   (compare Korthikanti et al. 2022, arXiv:2205.05198, for a layer of another kind).
 
 Everything is counted as if it were there at once, which holds but for a few percent at the start of a backward pass
-that accumulates gradients. What the CUDA context, NCCL and fragmentation take is not here.
+that accumulates gradients. What the CUDA context, NCCL, fragmentation and the gradients of one layer's activations
+take is not here.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class MemorySetup:
         gradient_checkpointing: whether layers are computed again in the backward pass.
         attention: sdpa, eager or flash_attention_2, as transformers names them.
         loss_chunk: tokens whose logits are there at once; 0 for all.
+        shadows: float32 copies of the weights that are kept beside them: a moving average, the best so far.
     """
 
     gpus: int
@@ -57,6 +59,7 @@ class MemorySetup:
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
     loss_chunk: int = 0
+    shadows: int = 0
 
     @property
     def tokens(self) -> int:
@@ -81,8 +84,12 @@ def memory_by_part(config: Any, setup: MemorySetup) -> dict[str, int]:
         config: a `Qwen2Config`.
         setup: how it is trained.
     """
+    shadows = 4 * setup.shadows * count_parameters(config)
+    if setup.strategy in ("fsdp", "zero3"):
+        shadows = -(-shadows // setup.gpus)
     return {
         **_state_bytes(config, setup),
+        **({"moving average, best weights": shadows} if shadows else {}),
         "activations": activation_bytes(config, setup),
         "logits and loss": _loss_bytes(config, setup),
     }

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbase_hf.bundle import CALIBRATION_FILE, bundle_file
-from recbase_hf.errors import LeakageError
+from recbase_hf.bundle import CALIBRATION_FILE, bundle_file, hash_of_weights
+from recbase_hf.errors import FingerprintMismatchError, LeakageError
 from recbase_hf.files import read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
 from recbase_hf.scoring.method import ScoreMethod, checked_alpha, checked_method
@@ -67,7 +67,7 @@ class Calibration:
 
     def facts(self) -> dict[str, Any]:
         """What a receipt says of it."""
-        return {name: getattr(self, name) for name in ("method", "alpha", "text_weight", "fitted_on")}
+        return {name: getattr(self, name) for name in ("method", "alpha", "text_weight", "fitted_on", "items_of")}
 
     # ---- in a bundle -------------------------------------------------------------------------------------------
 
@@ -79,7 +79,8 @@ class Calibration:
             FingerprintMismatchError: it was fitted for a bundle with another tokenizer.
         """
         require_same_fingerprint(tokenizer=_tokenizer_of(folder), calibration=self.fingerprint)
-        write_json(Path(folder) / CALIBRATION_FILE, {"format_version": FORMAT_VERSION, **asdict(self)})
+        content = {"format_version": FORMAT_VERSION, "weights": hash_of_weights(folder), **asdict(self)}
+        write_json(Path(folder) / CALIBRATION_FILE, content)
 
     @classmethod
     def load(cls, name_or_path: str | Path, **hub: Any) -> Calibration | None:
@@ -90,19 +91,24 @@ class Calibration:
 
         Raises:
             FileNotFoundError: there is a calibration, but no bundle around it.
-            FingerprintMismatchError: it was fitted for a bundle with another tokenizer.
+            FingerprintMismatchError: it was fitted for a bundle with another tokenizer, or other weights.
             ValueError: the file is damaged, or was written by a newer version.
         """
         path = bundle_file(name_or_path, CALIBRATION_FILE, **hub)
         if path is None:
             return None
         try:
-            calibration = cls(**_checked(read_json(path)))
+            content = read_json(path)
+            calibration = cls(**_checked(content))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} cannot be used ({error}); restore it, delete it, or fit it again with recbase calibrate"
             ) from error
         require_same_fingerprint(tokenizer=_tokenizer_of(name_or_path, **hub), calibration=calibration.fingerprint)
+        if content["weights"] != hash_of_weights(name_or_path, **hub):
+            raise FingerprintMismatchError(
+                f"{path} was fitted for other weights; fit it again with recbase calibrate, or delete it"
+            )
         return calibration
 
     # ---- scoring -----------------------------------------------------------------------------------------------
@@ -180,7 +186,7 @@ def require_not_fitted_on(calibration: Calibration, dataset_hash: str, items_has
 def _checked(content: Any) -> dict[str, Any]:
     """The fields of a calibration, out of what `save` wrote."""
     names = [part.name for part in fields(Calibration)]
-    missing = [name for name in ("format_version", *names) if name not in content]
+    missing = [name for name in ("format_version", "weights", *names) if name not in content]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing")
     if content["format_version"] > FORMAT_VERSION:

@@ -17,7 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from recbase_hf.config import option, require_positive
-from recbase_hf.data.blocks import TableBlocks, hash_of_tables, interaction_blocks, item_blocks, time_column
+from recbase_hf.data.blocks import (
+    TableBlocks,
+    hash_of_items,
+    hash_of_tables,
+    interaction_blocks,
+    item_blocks,
+    time_column,
+)
 from recbase_hf.data.domain import ItemVectors, encode_texts
 from recbase_hf.data.id_index import IdIndex, mix
 from recbase_hf.data.vectors import find_ids, find_vectors, open_vectors
@@ -133,7 +140,7 @@ def _settings(
         "vectors": source.precomputed,
         "packing": asdict(packing),
         "data": {name: hash_of_tables(folder, folder) for name, folder in domains.items()},
-        "items": {name: hash_of_tables(folder) for name, folder in domains.items()},
+        "items": {name: hash_of_items(folder) for name, folder in domains.items()},
     }
 
 

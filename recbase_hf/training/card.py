@@ -22,7 +22,7 @@ def training_card(
     from huggingface_hub import ModelCard, ModelCardData
 
     template = resources.files("recbase_hf.hub_cards") / "model_card.md"
-    last = log[-1] if log else {}
+    kept = _kept_entry(log) if options["patience"] else (log or [{}])[-1]
     card = ModelCard.from_template(
         ModelCardData(library_name="transformers", tags=["recommendation", "semantic-ids", "recbase"]),
         template_str=template.read_text(encoding="utf-8"),
@@ -40,8 +40,13 @@ def training_card(
         ],
         targets=f"{targets:,}",
         epochs=options["epochs"],
-        validation_loss=f"{last['validation_loss']:.3f}" if "validation_loss" in last else "not measured",
-        levels=[f"{value:.3f}" for key, value in last.items() if key.startswith("validation_loss_level_")],
+        validation_loss=f"{kept['validation_loss']:.3f}" if "validation_loss" in kept else "not measured",
+        levels=[f"{value:.3f}" for key, value in kept.items() if key.startswith("validation_loss_level_")],
         versions={name: version(name) for name in ("recbase-hf", "torch", "transformers", "accelerate")},
     )
     return str(card)
+
+
+def _kept_entry(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """That of the evaluation whose weights an early stop has kept."""
+    return min((entry for entry in log if "validation_loss" in entry), key=lambda entry: entry["validation_loss"])

@@ -6,18 +6,34 @@ The random state needs no saving, because every step seeds its generators from (
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.progress import is_main_process
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_weights",
+    "require_writable",
+    "save_checkpoint",
+    "whole_weights",
+]
 
 # `flatten_optimizer_state_dict` would spare us the flattening, but torch 2.13 cannot load a full state dict made so.
 _OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -31,6 +47,7 @@ def save_checkpoint(
     state: dict[str, Any],
     *,
     settings: dict[str, Any] | None = None,
+    more_weights: Mapping[str, Mapping[str, Tensor]] | None = None,
     keep: int = 2,
 ) -> None:
     """Write `folder/step-00000042` whole or not at all, then drop all but the `keep` newest. Call on every process.
@@ -38,6 +55,10 @@ def save_checkpoint(
     Args:
         state: JSON content to come back as it is (data position, history).
         settings: JSON content that a resuming run must agree with.
+        more_weights: by name, further sets of tensors for `load_weights`.
+
+    Raises:
+        OSError: the folder cannot be written, its disk is full; earlier checkpoints are as they were.
     """
     from safetensors.torch import save_file
 
@@ -49,17 +70,48 @@ def save_checkpoint(
             for parameter, values in moments["state"].items()
             for name, value in values.items()
         }
-        with atomic_folder(Path(folder) / f"step-{step:08d}") as temporary:
+        with _told_where(Path(folder), step), atomic_folder(Path(folder) / f"step-{step:08d}") as temporary:
             # Tied weights share memory, which safetensors refuses: a copy of each costs little at this point.
             save_file(
                 {key: value.detach().clone().contiguous() for key, value in weights.items()},
                 temporary / "model.safetensors",
             )
             save_file(arrays, temporary / "optimizer.safetensors")
+            for name, tensors in (more_weights or {}).items():
+                save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / _file(name))
             facts = {"step": step, "settings": settings, "param_groups": moments["param_groups"], "state": state}
             write_json(temporary / "state.json", facts)
-        for old in _checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+        _tidy(Path(folder), keep)
+
+
+def load_weights(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
+    """One of the `more_weights` of a checkpoint."""
+    from safetensors.torch import load_file
+
+    return load_file(Path(checkpoint) / _file(name))
+
+
+def whole_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """All weights on the CPU of the main process, from wherever they are; elsewhere nothing. Call on every process."""
+    return get_model_state_dict(model, options=_OPTIONS)
+
+
+def require_writable(folder: str | Path) -> None:
+    """Make a folder and check that a file can be written there, before hours of work for it.
+
+    Raises:
+        OSError: it cannot; names the folder.
+    """
+    folder = Path(folder)
+    trial = folder / f".trial-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"something")
+        trial.unlink()
+    except OSError as error:
+        raise OSError(
+            f"the output folder {folder} cannot be written ({error}); choose another, or change its permissions"
+        ) from error
 
 
 def load_checkpoint(
@@ -116,4 +168,42 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
 
 
 def _checkpoints(folder: str | Path) -> list[Path]:
-    return sorted(path for path in Path(folder).glob("step-*") if (path / "state.json").exists())
+    """Whole ones, oldest first; one that was being replaced when its process was killed lies aside, and counts."""
+    found = {path.name: path for path in Path(folder).glob(".step-*.previous")}
+    found = {name.removeprefix(".").removesuffix(".previous"): path for name, path in found.items()}
+    found |= {path.name: path for path in Path(folder).glob("step-*") if _is_whole(path)}
+    return [found[name] for name in sorted(found) if _is_whole(found[name])]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return (checkpoint / "state.json").exists()
+
+
+def _tidy(folder: Path, keep: int) -> None:
+    """Drop all but the newest checkpoints, and what killed processes have left."""
+    kept = _checkpoints(folder)[-keep:]
+    for path in [*folder.glob("step-*"), *folder.glob(".step-*")]:
+        if path not in kept:
+            # First out of the way, so that a process killed here leaves no checkpoint that only looks whole.
+            doomed = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.partial")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def _file(name: str) -> str:
+    return f"{name}.safetensors"
+
+
+@contextmanager
+def _told_where(folder: Path, step: int) -> Iterator[None]:
+    """Errors of the disk name the folder, and where to go on from."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        last = latest_checkpoint(folder)
+        raise OSError(
+            f"the checkpoint of step {step} cannot be written to {folder} ({error}); the last good one is "
+            f"{last.name if last else 'none yet'}. Make room there and give the same command again"
+        ) from error

@@ -1,61 +1,47 @@
 """Pretraining of the language model: next-token prediction over packed histories of semantic IDs (RecBase section 3.2).
 
-Everything that a step does follows from (seed, step): which rows it sees, its learning rate, its dropout. So a resumed
-run equals an uninterrupted one, and two processes equal one at the same global batch.
+Everything that a step does follows from (seed, step): which rows it sees, which items are missing from them, its
+learning rate, its dropout. So a resumed run equals an uninterrupted one, and two processes equal one at the same global
+batch.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
 
-from recbase_hf.config import option, require_positive
-from recbase_hf.modeling.token_layout import TokenLayout
-from recbase_hf.progress import progress
-from recbase_hf.shards.packing import IGNORED
 from recbase_hf.shards.token_shards import ShardedRows
-from recbase_hf.training.batches import SeededBatches
-from recbase_hf.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from recbase_hf.training.checkpoints import (
+    latest_checkpoint,
+    load_checkpoint,
+    load_weights,
+    require_writable,
+    save_checkpoint,
+)
+from recbase_hf.training.early_stop import EarlyStop
+from recbase_hf.training.held_out import probe_figures, validation_sums
+from recbase_hf.training.loss import give_logits_again, give_losses, group_counts, group_sums
+from recbase_hf.training.optimizer import make_optimizer
+from recbase_hf.training.rows import RowBatch, RowReader, micro_batches
+from recbase_hf.training.schedule import learning_rate_share
+from recbase_hf.training.settings import Pretraining
+from recbase_hf.training.shadow import ShadowWeights
+from recbase_hf.training.sight import Sight, mean_losses
 
-__all__ = ["Pretraining", "level_losses", "train_language_model"]
+if TYPE_CHECKING:
+    from recbase_hf.training.probe import Probe
+
+__all__ = ["Pretraining", "train_language_model"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """How the language model is trained."""
-
-    epochs: float = option(3.0, help="passes over the packed rows")
-    temperature: float = option(
-        1.0, help="of mixing data sets: 1 takes them as large as they are, higher takes small ones more often"
-    )
-    batch_rows: int = option(16, help="rows a step, over all processes and micro-batches")
-    gradient_accumulation: int = option(1, help="micro-batches a step")
-    learning_rate: float = option(2e-3, help="of AdamW, at its peak")
-    warm_up_share: float = option(
-        0.05, help="of the steps, in which the learning rate rises; a cosine then lowers it to a tenth"
-    )
-    weight_decay: float = option(0.1, help="on matrices, not on norms and biases")
-    clip_norm: float = option(1.0, help="largest norm of the gradient")
-    evaluate_every: int = option(100, help="steps between evaluations on the validation rows")
-    save_every: int = option(100, help="steps between checkpoints")
-    seed: int = option(0, help="of initialization, order and dropout")
-
-    def __post_init__(self) -> None:
-        require_positive(self, "epochs", "batch_rows", "gradient_accumulation", "clip_norm")
-        require_positive(self, "evaluate_every", "save_every")
 
 
 def train_language_model(
@@ -66,31 +52,35 @@ def train_language_model(
     *,
     accelerator: Any,
     folder: str | Path,
+    probes: Sequence[Probe] = (),
 ) -> list[dict[str, Any]]:
     """Train in place; returns what was logged, and writes it to `folder/log.jsonl` as it goes.
 
+    Losses are in nats. Those of training are means over all targets since the entry before; `validation_loss` is that
+    of the weights that would be kept: their moving average, if there is one. The speed is in `speed.jsonl`.
+
     Args:
-        model: a `Qwen2ForCausalLM`.
+        model: a `Qwen2ForCausalLM`; afterwards it has the weights to keep, those of the best evaluation if training
+            has `patience`. Where it is sharded, `whole_weights` gathers them.
         train: rows to learn from.
-        validation: rows of other users, for the loss a level; there may be none.
+        validation: rows of other users; there may be none.
         training: how.
         accelerator: from `make_accelerator`, with `gradient_accumulation` of `training`.
-        folder: for checkpoints and log; an interrupted run that finds its checkpoint there goes on from it.
+        folder: for checkpoints and log; an interrupted run that finds its checkpoint there goes on from it, on as many
+            processes as it may now have.
+        probes: measured every `probe_every` steps; the same on every process.
 
     Raises:
         FloatingPointError: the loss is no longer a number; the last checkpoint is untouched.
-        ValueError: batch size and processes do not fit, or the checkpoint is of a training with other settings.
+        OSError: the folder cannot be written; checkpoints that are there stay.
+        ValueError: batch size and processes do not fit, there is no level for a weight or no row to judge patience by,
+            or the checkpoint is of a training with other settings.
     """
-    return _Trainer(model, train, validation, training, accelerator, Path(folder)).run()
-
-
-def level_losses(logits: Tensor, labels: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-    """Sums of the cross-entropy and numbers of targets a level: two (levels,) tensors."""
-    losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORED)
-    kept = labels.flatten() != IGNORED
-    levels = (labels.flatten()[kept] - 1) // layout.codebook_size
-    sums = torch.zeros(layout.num_levels, device=losses.device).index_add_(0, levels, losses[kept])
-    return sums, torch.bincount(levels, minlength=layout.num_levels).to(sums)
+    trainer = _Trainer(model, train, validation, training, accelerator, Path(folder), probes)
+    try:
+        return trainer.run()
+    finally:
+        give_logits_again(model)
 
 
 class _Trainer:
@@ -102,72 +92,103 @@ class _Trainer:
         training: Pretraining,
         accelerator: Any,
         folder: Path,
+        probes: Sequence[Probe],
     ) -> None:
         self.training, self.layout, self.accelerator, self.folder = training, train.layout, accelerator, folder
-        micro_batches = training.gradient_accumulation * accelerator.num_processes
-        if training.batch_rows % micro_batches:
-            raise ValueError(
-                f"batch_rows {training.batch_rows} must be a multiple of gradient_accumulation x processes, "
-                f"{micro_batches} here"
-            )
-        self.rows_per_micro_batch = training.batch_rows // micro_batches
+        self.probes = probes
+        _require_fitting(training, train, validation, accelerator.num_processes)
+        if accelerator.is_main_process:
+            require_writable(folder)
         self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
-        self.train_rows, self.validation_rows = train, validation
-        # What a resumed run must agree with; how often to save or evaluate is free, and so is the version of a library.
-        self.settings = {
-            "training": {key: value for key, value in asdict(training).items() if not key.endswith("_every")},
-            "model": {
-                key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"
-            },
-            "rows": train.hash,
-        }
-        model.train()
-        optimizer = torch.optim.AdamW(_parameter_groups(model, training.weight_decay), betas=(0.9, 0.95))
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.train_rows = RowReader(train, history_dropout=training.history_dropout, seed=training.seed)
+        self.validation_rows = RowReader(validation)
+        # What a resumed run must agree with; the version of a library is free.
+        config = {key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"}
+        self.settings = {"training": training.binding(), "model": config, "rows": train.hash}
         self.log: list[dict[str, Any]] = []
+        self.since_entry = np.zeros((2, self.train_rows.num_groups))  # sums and counts of losses
+
+        model.train()
+        if training.gradient_checkpointing:
+            # Renamed within transformers 5.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        if training.compile:
+            for layer in model.model.layers:  # one at a time: they share what is compiled, and masks stay outside
+                layer.compile()
+        give_losses(model, chunk=training.loss_chunk)
+        optimizer = make_optimizer(model, weight_decay=training.weight_decay, device=accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        weights = training.level_weights or (1.0,) * self.layout.num_levels
+        self.group_weights = torch.tensor(weights * len(train.sizes), device=accelerator.device)
+        self.ema = ShadowWeights(self.bare_model) if training.ema_decay else None
+        self.early_stop = EarlyStop(training.patience, self.bare_model) if training.patience else None
+
+    @property
+    def bare_model(self) -> Any:
+        """The `Qwen2ForCausalLM` itself, whose forward gives losses."""
+        return self.accelerator.unwrap_model(self.model)
 
     def run(self) -> list[dict[str, Any]]:
         start = self._resume()
-        micro_batches = self._micro_batches(start)
-        bar = progress(description="pretrain", total=self.num_steps, initial=start)
+        batches = micro_batches(self.train_rows, self.training, self.accelerator, start=start, stop=self.num_steps)
+        self.sight = Sight(
+            self.folder, self.accelerator, self.bare_model.config,
+            total=self.num_steps, start=start, peak_tflops=self.training.peak_tflops,
+        )  # fmt: skip
+        self.sight.restart_log(self.log)
         for step in range(start, self.num_steps):
-            loss = self._step(step, micro_batches)
-            done = step + 1
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}")
-            if done % self.training.evaluate_every == 0 or done == self.num_steps:
-                self._record(done, loss)
-            if done % self.training.save_every == 0 or done == self.num_steps:
-                self._save(done)
-        bar.close()
+            if self.early_stop is not None and self.early_stop.stops:
+                break
+            with self.sight.speed.timed():
+                loss = self._step(step, batches)
+            self.sight.step_done(loss, self._learning_rate(step))
+            self._after_step(step + 1)
+        self.sight.close()
+        self._take_kept_weights()
         self.accelerator.wait_for_everyone()
         return self.log
 
-    def _step(self, step: int, micro_batches: Iterator[list[Tensor]]) -> float:
+    # ---- a step ------------------------------------------------------------------------------------------------------
+
+    def _step(self, step: int, batches: Iterator[RowBatch]) -> float:
         """One optimizer step; returns the mean loss over all its targets, on whichever process they were."""
         accumulation, processes = self.training.gradient_accumulation, self.accelerator.num_processes
-        batches = [next(micro_batches) for _ in range(accumulation)]
+        own = [next(batches) for _ in range(accumulation)]
         # After the first fetch, which draws a random number for the loader.
         torch.manual_seed(hash((self.training.seed, step, self.accelerator.process_index)))
-        targets = torch.stack([(labels != IGNORED).sum() for _, _, labels in batches]).sum()
-        targets = self.accelerator.reduce(targets, reduction="sum")
+        num_groups = self.train_rows.num_groups
+        counts = sum(torch.cat([group_counts(batch.groups, num_groups), batch.sizes]) for batch in own)
+        counts = self.accelerator.reduce(counts, reduction="sum")
+        weight_of_all = (counts[:num_groups] * self.group_weights).sum()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        total = torch.zeros((), device=self.accelerator.device)
-        for input_ids, position_ids, labels in batches:
+        sums = torch.zeros(num_groups, device=self.accelerator.device)
+        for batch in own:
             with self.accelerator.accumulate(self.model):
-                loss = self._loss_sum(input_ids, position_ids, labels) / targets
+                losses = self.model(batch.input_ids, batch.position_ids, batch.places, batch.targets)
+                loss = (losses * self.group_weights[batch.groups]).sum() / weight_of_all
                 # DDP averages over processes and `backward` divides by the accumulation; the mean is over all targets.
                 self.accelerator.backward(loss * processes * accumulation)
-                total += loss.detach()
+                sums += group_sums(losses, batch.groups, num_groups)
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip_norm)
                     if self.accelerator.scaler is None:  # under fp16 the scaler skips such a step
                         self._require_finite(float(norm), "loss or its gradient", step)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        mean = float(self.accelerator.reduce(total, reduction="sum"))
+        if self.ema is not None:
+            self.ema.follow(self.bare_model, decay=self.training.ema_decay)
+        return self._count(torch.cat([self.accelerator.reduce(sums, reduction="sum"), counts]), step)
+
+    def _count(self, figures: Tensor, step: int) -> float:
+        """Add to what the next entry will say: sums and counts of losses, tokens and windows of a step."""
+        numbers = np.array(figures.tolist())
+        losses, (tokens, windows) = numbers[:-2].reshape(2, -1), numbers[-2:]
+        mean = float(losses[0].sum() / losses[1].sum())
         self._require_finite(mean, "loss", step)
+        self.since_entry += losses
+        self.sight.speed.count(tokens, windows)
         return mean
 
     def _require_finite(self, number: float, what: str, step: int) -> None:
@@ -178,104 +199,99 @@ class _Trainer:
                 "Lower learning_rate, or look at the data of this step"
             )
 
-    def _loss_sum(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
-        logits = self._logits(self.model, input_ids, position_ids)
-        return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=IGNORED)
-
-    @staticmethod
-    def _logits(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        # Without `use_cache=False` transformers does not see the packing, and users attend to each other.
-        return model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
-
     def _learning_rate(self, step: int) -> float:
-        warm_up = max(1, round(self.training.warm_up_share * self.num_steps))
-        if step < warm_up:
-            return self.training.learning_rate * (step + 1) / warm_up
-        done = (step - warm_up) / max(1, self.num_steps - warm_up)
-        return self.training.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+        training = self.training
+        shares = {"warm_up_share": training.warm_up_share, "decay_share": training.decay_share}
+        return training.learning_rate * learning_rate_share(training.schedule, step, self.num_steps, **shares)
 
-    def _micro_batches(self, start: int) -> Iterator[list[Tensor]]:
-        per_step = self.training.gradient_accumulation * self.accelerator.num_processes
-        sampler = SeededBatches(
-            sizes=list(self.train_rows.sizes.values()),
-            batch_size=self.rows_per_micro_batch,
-            start=start * per_step,
-            stop=self.num_steps * per_step,
-            temperature=self.training.temperature,
-            seed=self.training.seed,
-        )
-        rows = _Rows(self.train_rows)
-        return iter(self.accelerator.prepare_data_loader(DataLoader(rows, batch_sampler=sampler, collate_fn=rows.read)))
+    # ---- between steps -----------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _validation_losses(self) -> list[float]:
-        """Mean loss a level over all validation rows, shared out over the processes."""
-        # Not the distributed wrapper: its forwards wait for each other, and a process may have fewer rows than another.
-        model = self.accelerator.unwrap_model(self.model)
-        model.eval()
-        sums = torch.zeros(2, self.layout.num_levels, device=self.accelerator.device)
-        mine = range(self.accelerator.process_index, len(self.validation_rows), self.accelerator.num_processes)
-        for start in range(0, len(mine), self.rows_per_micro_batch):
-            rows = mine[start : start + self.rows_per_micro_batch]
-            batch = [tensor.to(self.accelerator.device) for tensor in _Rows(self.validation_rows).read(list(rows))]
-            sums += torch.stack(level_losses(self._logits(model, batch[0], batch[1]), batch[2], self.layout))
-        self.model.train()
-        sums = self.accelerator.reduce(sums, reduction="sum")
-        return (sums[0] / sums[1].clamp_min(1)).tolist()
+    def _after_step(self, done: int) -> None:
+        last = done == self.num_steps
+        entry: dict[str, Any] = {}
+        with self._kept_weights():
+            if last or done % self.training.evaluate_every == 0:
+                entry |= self._losses(done)
+            if self.probes and (last or done % self.training.probe_every == 0):
+                entry |= probe_figures(self.bare_model, self.probes, self.accelerator)
+        if entry:
+            self.log.append({"step": done, **entry})
+            self.sight.record(self.log[-1], self._learning_rate(done - 1))
+        stopped = self.early_stop is not None and self.early_stop.stops
+        if last or stopped or done % self.training.save_every == 0:
+            self._save(done)
+        if stopped and self.early_stop is not None and not last:
+            logger.info("stopped at step %d: validation was best at step %d", done, self.early_stop.facts["step"])
 
-    def _record(self, step: int, loss: float) -> None:
-        entry = {"step": step, "train_loss": loss}
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        """Within the block the model has the weights that would be kept."""
+        return nullcontext() if self.ema is None else self.ema.applied(self.bare_model)
+
+    def _losses(self, done: int) -> dict[str, float]:
+        entry = mean_losses("train", *self.since_entry, self.train_rows.domains)
+        self.since_entry[:] = 0
         if len(self.validation_rows):
-            levels = self._validation_losses()
-            entry["validation_loss"] = sum(levels) / len(levels)
-            entry.update({f"validation_loss_level_{level}": value for level, value in enumerate(levels, start=1)})
-        self.log.append(entry)
-        self.accelerator.log({key: value for key, value in entry.items() if key != "step"}, step=step)
-        if self.accelerator.is_main_process:
-            logger.info(
-                "step %d: %s", step, " ".join(f"{key} {value:.4f}" for key, value in entry.items() if key != "step")
-            )
-            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            model, processes = self.bare_model, self.accelerator.num_processes
+            rows_at_once = self.training.batch_rows // (self.training.gradient_accumulation * processes)
+            sums = validation_sums(model, self.validation_rows, self.accelerator, rows_at_once=rows_at_once)
+            entry |= mean_losses("validation", *sums, self.validation_rows.domains)
+            if self.early_stop is not None:
+                self.early_stop.evaluated(model, done, entry["validation_loss"])
+        return entry
 
-    def _save(self, step: int) -> None:
-        folder, state = self.folder / "checkpoints", {"log": self.log}
-        save_checkpoint(folder, step, self.model, self.optimizer.optimizer, state, settings=self.settings)
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save(self, done: int) -> None:
+        more = {}
+        state: dict[str, Any] = {"log": self.log, "since_entry": self.since_entry.tolist()}
+        state["processes"] = self.accelerator.num_processes
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        if self.ema is not None:
+            more["ema"] = self.ema.whole()
+        if self.early_stop is not None:
+            state["early_stop"], more["best"] = self.early_stop.facts, self.early_stop.best.whole()
+        folder, optimizer = self.folder / "checkpoints", self.optimizer.optimizer
+        save_checkpoint(folder, done, self.model, optimizer, state, settings=self.settings, more_weights=more)
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
-        step = 0
-        if checkpoint is not None:
-            step, state = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self.settings)
-            self.log = state["log"]
-            logger.info("resumed from %s", checkpoint)
-        if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = "".join(json.dumps(entry) + "\n" for entry in self.log)
-            (self.folder / "log.jsonl").write_text(text, encoding="utf-8")  # entries after the checkpoint come again
+        if checkpoint is None:
+            return 0
+        step, state = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self.settings)
+        self.log, self.since_entry = state["log"], np.array(state["since_entry"])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.restore(load_weights(checkpoint, "ema"))
+        if self.early_stop is not None:
+            self.early_stop.restore(state["early_stop"], load_weights(checkpoint, "best"))
+        logger.info("resumed from %s", checkpoint)
+        before, now = state["processes"], self.accelerator.num_processes
+        if before != now:
+            logger.warning(
+                "%d processes now, %d before: the batches stay the same; dropout of activations differs, and sums are "
+                "rounded in another order, so that the result is not bit for bit that of the run as it began",
+                now, before,
+            )  # fmt: skip
         return step
 
-
-class _Rows(Dataset):
-    """Row numbers, which become tensors a batch at a time."""
-
-    def __init__(self, rows: ShardedRows) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> int:
-        return row
-
-    def read(self, rows: list[int]) -> list[Tensor]:
-        """Input ids, position ids and labels, each (rows, row_length) int64."""
-        packed = self.rows.read(rows)
-        arrays = (packed.input_ids, packed.position_ids, packed.labels)
-        return [torch.from_numpy(array.astype(np.int64)) for array in arrays]
+    def _take_kept_weights(self) -> None:
+        if self.early_stop is not None:
+            self.early_stop.best.copy_to(self.bare_model)
+        elif self.ema is not None:
+            self.ema.copy_to(self.bare_model)
 
 
-def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _require_fitting(training: Pretraining, train: ShardedRows, validation: ShardedRows, processes: int) -> None:
+    micro_batches = training.gradient_accumulation * processes
+    if training.batch_rows % micro_batches:
+        raise ValueError(
+            f"batch_rows {training.batch_rows} must be a multiple of gradient_accumulation x processes, "
+            f"{micro_batches} here"
+        )
+    levels = train.layout.num_levels
+    if training.level_weights and len(training.level_weights) != levels:
+        raise ValueError(f"level_weights has {len(training.level_weights)} numbers; the tokenizer has {levels} levels")
+    if training.patience and not len(validation):
+        raise ValueError("patience needs validation rows to judge by; raise validation_share, or leave patience at 0")

@@ -9,6 +9,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,12 @@ def recbase(*arguments: str | Path) -> None:
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     command_line.main([str(argument) for argument in arguments])
+
+
+def error_status(*arguments: str | Path) -> Any:
+    with pytest.raises(SystemExit) as end:
+        recbase(*arguments)
+    return end.value.code
 
 
 def error_of(*arguments: str | Path) -> str:
@@ -237,7 +244,7 @@ def test_every_protocol_gives_figures(made, unseen, tmp_path, protocol):
         assert rows["RecBase joint"]["auc"]["value"] is not None
         assert receipt["protocol"]["kind"] == "implicit"
     else:
-        assert rows["RecBase catalog"]["semantic_id_hit@5"]["value"] >= rows["RecBase catalog"]["hit@5"]["value"]
+        assert rows["RecBase joint"]["semantic_id_hit@5"]["value"] >= rows["RecBase joint"]["hit@5"]["value"]
         assert "coverage@5" in rows["random"]
 
 
@@ -248,7 +255,7 @@ def test_baselines_are_evaluated_without_a_model(unseen, tmp_path):
     assert not any("RecBase" in row["name"] for row in receipt["rankers"])
 
 
-def test_the_calibrated_score_is_refused_where_it_was_fitted(made, toys, unseen, tmp_path):
+def test_the_calibrated_score_is_left_out_where_it_was_fitted(made, toys, unseen, tmp_path, caplog):
     bundle = shutil.copytree(made / "model", tmp_path / "model")
     recbase("calibrate", "--model", bundle, "--data", toys)
     flags = ["--model", bundle, "--output", tmp_path / "r.json"]
@@ -256,7 +263,42 @@ def test_the_calibrated_score_is_refused_where_it_was_fitted(made, toys, unseen,
     receipt = json.loads((tmp_path / "r.json").read_text())
     assert receipt["rankers"][-1]["name"] == "RecBase calibrated"
     assert receipt["model"]["calibration"]["fitted_on"].keys() == {"toys"}
-    assert "fitted on" in error_of("evaluate", *flags, "--data", toys)
+    recbase("evaluate", *flags, "--data", toys)
+    receipt = json.loads((tmp_path / "r.json").read_text())
+    assert receipt["rankers"][-1]["name"] == "RecBase catalog"
+    assert "fitted on" in receipt["model"]["calibrated_left_out"]
+    assert receipt["model"]["was_trained_on_this_data"]
+    assert any("the calibrated score is left out" in record.message for record in caplog.records)
+
+
+def test_items_that_the_model_learned_from_are_known_again(made, toys, tmp_path):
+    """Also beside other interactions, in another order, with another column."""
+    other = shutil.copytree(toys, tmp_path / "other")
+    lines = (other / "items.csv").read_text().splitlines()
+    changed = [f"{line},{'x' if number else 'extra'}" for number, line in enumerate(lines)]
+    (other / "items.csv").write_text("\n".join([changed[0], *changed[:0:-1]]) + "\n")
+    events = (other / "interactions.csv").read_text().splitlines()
+    (other / "interactions.csv").write_text("\n".join(events[:-20]) + "\n")
+    recbase("evaluate", "--model", made / "model", "--data", other, "--output", tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["model"]["was_trained_on_this_data"]
+
+
+def test_an_interrupted_evaluation_with_other_vectors_starts_over(made, unseen, tmp_path, monkeypatch):
+    folder = shutil.copytree(unseen, tmp_path / "unseen")
+    pq.write_table(pa.table({"item_id": [f"item-{i}" for i in range(45)]}), folder / "a_ids.parquet")
+    shutil.copy(folder / "a_ids.parquet", folder / "b_ids.parquet")
+    np.save(folder / "a_f16.npy", vectors_of(45).astype(np.float16))
+    np.save(folder / "b_f16.npy", np.random.default_rng(0).normal(size=(45, HashEncoder.dimension)).astype(np.float16))
+    flags = ["--data", folder, "--output", tmp_path / "r.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr("recbase_hf.commands.evaluate.write_receipt", None)
+        with pytest.raises(TypeError):
+            recbase("evaluate", *flags, "--vectors", "a")
+    recbase("evaluate", *flags, "--vectors", "b")
+    resumed = json.loads((tmp_path / "r.json").read_text())
+    recbase("evaluate", *flags[:2], "--vectors", "b", "--output", tmp_path / "straight.json")
+    straight = json.loads((tmp_path / "straight.json").read_text())
+    assert [row["metrics"] for row in resumed["rankers"]] == [row["metrics"] for row in straight["rankers"]]
 
 
 def test_a_protocol_that_the_data_cannot_serve_is_refused(made, unseen, tmp_path):
@@ -264,7 +306,9 @@ def test_a_protocol_that_the_data_cannot_serve_is_refused(made, unseen, tmp_path
     movies = ["--protocol", "recbench", "--recbench-set", "MovieLens"]
     assert "rating" in error_of("evaluate", *flags, *movies)
     assert "impressions" in error_of("evaluate", *flags, *movies[:3], "MIND")
-    assert "needs --protocol recbench" in error_of("evaluate", *flags, *movies[2:])
+    assert error_status("evaluate", *flags, *movies[2:]) == 2
+    assert error_status("evaluate", *flags, *movies[:2], "--max-users", "5") == 2
+    assert "is a folder" in error_of("evaluate", *flags[:4], "--output", tmp_path)
     assert not (tmp_path / "r.json").exists()
 
 
@@ -306,7 +350,7 @@ def test_running_again_on_changed_data_is_refused(made, toys, tmp_path, monkeypa
     forbid_training(monkeypatch)
     other_items = write_domain(tmp_path / "toys", [3] * 20, num_items=21)
     message = error_of("train-tokenizer", "--data", other_items, "--output", made, *TOKENIZER_FLAGS)
-    assert "other settings (data)" in message
+    assert "other settings (data, items)" in message
     (tmp_path / "users").mkdir()
     other_users = write_domain(tmp_path / "users" / "toys", [3] * 20)
     message = error_of("pretrain", "--data", other_users, "--output", made, *MODEL_FLAGS)
@@ -315,10 +359,10 @@ def test_running_again_on_changed_data_is_refused(made, toys, tmp_path, monkeypa
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_does(made, toys, tmp_path, monkeypatch):
-    from transformers import Qwen2ForCausalLM
+    from transformers import Qwen2Model
 
     flags = ["--data", toys, "--tokenizer", made / "tokenizer", "--output", tmp_path, *MODEL_FLAGS, "--save-every", "1"]
-    forward, calls = Qwen2ForCausalLM.forward, iter(range(10_000))
+    forward, calls = Qwen2Model.forward, iter(range(10_000))
 
     def interrupted(model, *args, **options):
         if model.training and next(calls) == 2:
@@ -326,7 +370,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_does(made, toys, tmp_path,
         return forward(model, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Qwen2ForCausalLM, "forward", interrupted)
+        patch.setattr(Qwen2Model, "forward", interrupted)
         assert "goes on from the last checkpoint" in error_of("pretrain", *flags)
     assert not (tmp_path / "model").exists()
     recbase("pretrain", *flags)

@@ -68,10 +68,9 @@ def figures_of(found) -> list[dict]:
 
 
 def test_parts_give_what_one_call_gives(task, tmp_path, monkeypatch):
-    parts = figures_of(evaluate_rankers(task, entries(), tmp_path / "work", identity=IDENTITY))
+    parts = figures_of(evaluate_rankers(task, entries(), tmp_path / "parts", identity=IDENTITY))
     monkeypatch.setattr(run, "USERS_A_PART", 1000)
-    assert parts == figures_of(evaluate_rankers(task, entries(), tmp_path / "work", identity=IDENTITY))
-    assert not (tmp_path / "work").exists()
+    assert parts == figures_of(evaluate_rankers(task, entries(), tmp_path / "one", identity=IDENTITY))
     assert [row["name"] for row in parts] == list(entries())
     assert any(name.startswith("semantic_id_") for name in parts[0]["metrics"])
 
@@ -132,6 +131,13 @@ def test_parts_of_another_evaluation_are_dropped(task, tmp_path, monkeypatch):
         with pytest.raises(TypeError):
             evaluate_rankers(task, entries(), tmp_path / "work", identity={"data": "books"})
     straight = figures_of(evaluate_rankers(task, entries((5, 3)), tmp_path / "straight", identity=IDENTITY))
+    assert figures_of(evaluate_rankers(task, entries((5, 3)), tmp_path / "work", identity=IDENTITY)) == straight
+
+
+def test_parts_that_nobody_vouches_for_are_dropped(task, tmp_path):
+    straight = figures_of(evaluate_rankers(task, entries((5, 3)), tmp_path / "straight", identity=IDENTITY))
+    evaluate_rankers(task, entries(), tmp_path / "work", identity=IDENTITY)
+    (tmp_path / "work" / "identity.json").unlink()
     assert figures_of(evaluate_rankers(task, entries((5, 3)), tmp_path / "work", identity=IDENTITY)) == straight
 
 

@@ -30,6 +30,12 @@ def make_rows(users: int, seed: int, codes: np.ndarray = CODES) -> ShardedRows:
     return ShardedRows.in_memory(pack_histories(histories, codes, LAYOUT, row_length=17, max_items=8))
 
 
+def join(**domains: ShardedRows) -> ShardedRows:
+    """Rows of several domains as one."""
+    sizes = {name: len(rows) for name, rows in domains.items()}
+    return ShardedRows([all_rows(rows).input_ids for rows in domains.values()], sizes, LAYOUT, "joined")
+
+
 def all_rows(rows: ShardedRows) -> PackedRows:
     """All of them, in memory."""
     return rows.read(range(len(rows)))
@@ -60,7 +66,9 @@ def train(
     *,
     model: Any = None,
     rows: ShardedRows = TRAIN,
+    validation: ShardedRows = VALIDATION,
     interrupt_after: int | None = None,
+    **options: Any,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Train a (new) small model; returns it and the log. Ctrl-C comes in the forward after `interrupt_after` others."""
     model = model or make_dropout_model()
@@ -72,7 +80,7 @@ def train(
 
     model.register_forward_pre_hook(interrupt)
     training = training or make_training()
-    log = train_language_model(model, rows, VALIDATION, training, accelerator=accelerator, folder=folder)
+    log = train_language_model(model, rows, validation, training, accelerator=accelerator, folder=folder, **options)
     return model, log
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,13 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from recbase_hf.training.launch import make_accelerator
 from training import small_runs
-from training.small_runs import assert_same_weights, make_small_model
+from training.small_runs import assert_same_weights, make_small_model, make_training
 from training.two_processes import needs_cpu_only, run_twice
 
 pytestmark = needs_cpu_only
 
-TRAININGS = ("plain", "straight", "resumed")
+TRAININGS = ("plain", "weighted", "straight", "resumed", "everything", "everything-resumed", "joined-later")
+WEIGHTED = make_training(level_weights=(2.0, 0.5), learning_rate=1e-3, loss_chunk=16)
+EVERYTHING = make_training(history_dropout=0.3, ema_decay=0.8, patience=4, evaluate_every=1)
 
 
 def run_everything(accelerator: Any, out: Path) -> None:
@@ -32,12 +37,22 @@ def run_everything(accelerator: Any, out: Path) -> None:
     with suppress(KeyboardInterrupt):
         small_runs.train(out / "resumed", accelerator, interrupt_after=5)
     keep("resumed", small_runs.train(out / "resumed", accelerator)[0])
+    keep("weighted", small_runs.train(out / "weighted", accelerator, WEIGHTED, model=make_small_model())[0])
+    keep("everything", small_runs.train(out / "everything", accelerator, EVERYTHING)[0])
+    with suppress(KeyboardInterrupt):
+        small_runs.train(out / "everything-resumed", accelerator, EVERYTHING, interrupt_after=5)
+    keep("everything-resumed", small_runs.train(out / "everything-resumed", accelerator, EVERYTHING)[0])
+    with suppress(KeyboardInterrupt):
+        small_runs.train(out / "left-later", accelerator, model=make_small_model(), interrupt_after=7)
+    keep("joined-later", small_runs.train(out / "joined-later", accelerator, model=make_small_model())[0])
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have left their weights."""
     out = tmp_path_factory.mktemp("launched")
+    with pytest.raises(KeyboardInterrupt):
+        small_runs.train(out / "joined-later", make_accelerator(), model=make_small_model(), interrupt_after=7)
     run_twice(run_everything, out)
     return out
 
@@ -52,10 +67,32 @@ def test_two_processes_equal_one_at_the_same_global_batch(launched, tmp_path, ne
     assert len((launched / "plain" / "log.jsonl").read_text().splitlines()) == len(log), "one process writes"
 
 
-def test_two_resumed_processes_equal_two_straight_ones(launched):
-    assert_same_weights(weights(launched, "straight"), weights(launched, "resumed"))
-    logs = [(launched / name / "log.jsonl").read_text() for name in ("straight", "resumed")]
+def test_weighted_levels_are_normalized_over_both_processes(launched, tmp_path, new_accelerator):
+    alone, _ = small_runs.train(tmp_path, new_accelerator(), WEIGHTED, model=make_small_model())
+    assert_same_weights(dict(alone.named_parameters()), weights(launched, "weighted"), atol=1e-6)
+
+
+@pytest.mark.parametrize(("straight", "resumed"), [("straight", "resumed"), ("everything", "everything-resumed")])
+def test_two_resumed_processes_equal_two_straight_ones(launched, straight, resumed):
+    assert_same_weights(weights(launched, straight), weights(launched, resumed))
+    logs = [(launched / name / "log.jsonl").read_text() for name in (straight, resumed)]
     assert logs[0] == logs[1]
+
+
+def test_a_run_goes_on_on_more_processes(launched, tmp_path, new_accelerator):
+    alone, log = small_runs.train(tmp_path, new_accelerator(), model=make_small_model())
+    assert_same_weights(dict(alone.named_parameters()), weights(launched, "joined-later"), atol=1e-5)
+    lines = (launched / "joined-later" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [entry["step"] for entry in log]
+
+
+def test_a_run_goes_on_on_fewer_processes_and_says_what_changes(launched, tmp_path, new_accelerator, caplog):
+    alone, _ = small_runs.train(tmp_path, new_accelerator(), model=make_small_model())
+    with caplog.at_level(logging.WARNING, logger="recbase_hf"):
+        left, _ = small_runs.train(launched / "left-later", new_accelerator(), model=make_small_model())
+    assert_same_weights(left, alone, atol=1e-5)
+    assert "1 processes now, 2 before" in caplog.text
+    assert "batches stay the same; dropout of activations differs" in caplog.text
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -59,6 +59,9 @@ def grouped(users: np.ndarray, user: np.ndarray, item: np.ndarray) -> Histories:
     return Histories(users, np.searchsorted(user, np.arange(len(users) + 1)), item)
 
 
+_BEST_RATING = 5
+
+
 def read_events(interactions: TableSource, item_ids: Sequence[str], rules: RecBenchRules) -> Events:
     """Interactions as events.
 
@@ -125,6 +128,12 @@ def _labels(table: pa.Table, rules: RecBenchRules) -> np.ndarray:
         labels = pc.fill_null(table["label"], 1).to_numpy().astype(np.int8)
     else:
         ratings = table["rating"].to_numpy()  # missing ones become nan, which is neither above nor below
+        if np.nanmax(ratings, initial=-np.inf) > _BEST_RATING:
+            raise DataError(
+                f"interactions, column 'rating': ratings go up to {np.nanmax(ratings):g}, but RecBench's rules for "
+                f"{rules.data_set} are of 1 to {_BEST_RATING}, with {rules.neutral_rating:g} for neither liked nor "
+                "disliked; scale them to that, or write a column 'label' and take rules with label_from 'label'"
+            )
         above, below = ratings > rules.neutral_rating, ratings < rules.neutral_rating
         labels = np.where(above, 1, np.where(below, 0, -1)).astype(np.int8)
     for label, word in ((1, "liked"), (0, "disliked")):
