@@ -93,7 +93,8 @@ def load_weights(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
 
 def whole_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     """All weights on the CPU of the main process, from wherever they are; elsewhere nothing. Call on every process."""
-    return get_model_state_dict(model, options=_OPTIONS)
+    weights: Any = get_model_state_dict(model, options=_OPTIONS)
+    return weights
 
 
 def require_writable(folder: str | Path) -> None:

@@ -178,7 +178,8 @@ class _Trainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         if self.ema is not None:
-            self.ema.follow(self.bare_model, decay=self.training.ema_decay)
+            # Rising, or short runs would keep much of their random beginning.
+            self.ema.follow(self.bare_model, decay=min(self.training.ema_decay, (1 + step) / (10 + step)))
         return self._count(torch.cat([self.accelerator.reduce(sums, reduction="sum"), counts]), step)
 
     def _count(self, figures: Tensor, step: int) -> float:
@@ -208,14 +209,13 @@ class _Trainer:
 
     def _after_step(self, done: int) -> None:
         last = done == self.num_steps
-        entry: dict[str, Any] = {}
-        with self._kept_weights():
-            if last or done % self.training.evaluate_every == 0:
-                entry |= self._losses(done)
-            if self.probes and (last or done % self.training.probe_every == 0):
-                entry |= probe_figures(self.bare_model, self.probes, self.accelerator)
-        if entry:
-            self.log.append({"step": done, **entry})
+        evaluates = last or done % self.training.evaluate_every == 0
+        probes = self.probes if last or done % self.training.probe_every == 0 else ()
+        if evaluates or probes:
+            self.log.append({"step": done})
+            with self._kept_weights():
+                self.log[-1] |= self._losses(done) if evaluates else {}
+                self.log[-1] |= probe_figures(self.bare_model, probes, self.accelerator) if probes else {}
             self.sight.record(self.log[-1], self._learning_rate(done - 1))
         stopped = self.early_stop is not None and self.early_stop.stops
         if last or stopped or done % self.training.save_every == 0:
@@ -228,13 +228,13 @@ class _Trainer:
         return nullcontext() if self.ema is None else self.ema.applied(self.bare_model)
 
     def _losses(self, done: int) -> dict[str, float]:
-        entry = mean_losses("train", *self.since_entry, self.train_rows.domains)
+        entry = mean_losses("train", self.since_entry, self.train_rows.domains)
         self.since_entry[:] = 0
         if len(self.validation_rows):
             model, processes = self.bare_model, self.accelerator.num_processes
             rows_at_once = self.training.batch_rows // (self.training.gradient_accumulation * processes)
             sums = validation_sums(model, self.validation_rows, self.accelerator, rows_at_once=rows_at_once)
-            entry |= mean_losses("validation", *sums, self.validation_rows.domains)
+            entry |= mean_losses("validation", sums, self.validation_rows.domains)
             if self.early_stop is not None:
                 self.early_stop.evaluated(model, done, entry["validation_loss"])
         return entry

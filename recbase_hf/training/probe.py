@@ -79,7 +79,7 @@ def load_probes(
     """
     from recbase_hf.catalog import ItemCatalog
 
-    probes = []
+    probes: list[Probe] = []
     for folder in folders:
         domain = load_domain(folder, source)
         same = [name for name, content in (trained_on or {}).items() if content == domain.hash]

@@ -90,9 +90,14 @@ class RowReader(Dataset[tuple[int, int]]):
         domains = np.searchsorted(self._ends, rows, side="right")[places // packed.input_ids.shape[1]]
         groups = domains * layout.num_levels + (targets - 1) // layout.codebook_size
         windows = int((packed.input_ids == layout.bos).sum())
-        arrays = (packed.input_ids, packed.position_ids, places, targets, groups)
-        tensors = (torch.from_numpy(array.astype(np.int64)) for array in arrays)
-        return RowBatch(*tensors, torch.tensor([len(targets) + windows, windows], dtype=torch.float32))
+        return RowBatch(
+            input_ids=torch.from_numpy(packed.input_ids.astype(np.int64)),
+            position_ids=torch.from_numpy(packed.position_ids.astype(np.int64)),
+            places=torch.from_numpy(places),
+            targets=torch.from_numpy(targets),
+            groups=torch.from_numpy(groups),
+            sizes=torch.tensor([len(targets) + windows, windows], dtype=torch.float32),
+        )
 
 
 def micro_batches(

@@ -77,8 +77,9 @@ def is_sharded(model: torch.nn.Module) -> bool:
 def _parameters(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and parameters, the shards where they are sharded: after a forward FSDP may have them whole."""
     for module in model.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()
+        reshard: Any = getattr(module, "reshard", None)
+        if reshard is not None:
+            reshard()
     return model.named_parameters()
 
 

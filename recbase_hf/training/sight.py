@@ -21,18 +21,18 @@ __all__ = ["Sight", "Speed", "mean_losses"]
 logger = logging.getLogger(__name__)
 
 
-def mean_losses(name: str, sums: np.ndarray, counts: np.ndarray, domains: Sequence[str]) -> dict[str, float]:
+def mean_losses(name: str, sums_and_counts: np.ndarray, domains: Sequence[str]) -> dict[str, float]:
     """Mean losses: `NAME_loss` of all targets, `NAME_loss_level_1` of a level, `NAME_loss/DOMAIN` of a domain.
 
     Args:
-        sums: (domains * levels,) float64, losses of each group of targets.
-        counts: (domains * levels,) float64, how many there are; what has none is left out.
+        sums_and_counts: (2, domains * levels) float64, of the losses of each group of targets; what has none is left
+            out.
         domains: names.
 
-    >>> mean_losses("train", np.array([1.0, 2.0, 0.0, 0.0]), np.array([1.0, 1.0, 0.0, 0.0]), ["books", "games"])
+    >>> mean_losses("train", np.array([[1.0, 2.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]), ["books", "games"])
     {'train_loss': 1.5, 'train_loss_level_1': 1.0, 'train_loss_level_2': 2.0, 'train_loss/books': 1.5}
     """
-    grid = np.stack([sums, counts]).reshape(2, len(domains), -1)
+    grid = sums_and_counts.reshape(2, len(domains), -1)
     parts = {f"{name}_loss": grid.sum(axis=(1, 2))}
     parts |= {f"{name}_loss_level_{level}": part for level, part in enumerate(grid.sum(axis=1).T, start=1)}
     parts |= {f"{name}_loss/{domain}": part for domain, part in zip(domains, grid.sum(axis=2).T, strict=True)}
@@ -129,12 +129,22 @@ class Sight:
             shown = " ".join(f"{key} {value:.4g}" for key, value in {**numbers, **speed}.items())
             logger.info("step %d: %s", step, shown)
             for name, line in (("log", entry), ("speed", {"step": step, **speed})):
-                with open(self._folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                _append(self._folder / f"{name}.jsonl", json.dumps(line) + "\n")
 
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error}); checkpoints are untouched. Make room there and give the same command "
+            "again"
+        ) from error
 
 
 def _peak(accelerator: Any) -> float | None:

@@ -51,7 +51,7 @@ def test_an_entry_is_of_the_steps_since_the_one_before(tmp_path, new_accelerator
 
 
 def test_a_domain_without_targets_is_left_out():
-    found = mean_losses("train", np.array([2.0, 4.0, 0.0, 0.0]), np.array([2.0, 1.0, 0.0, 0.0]), ["books", "games"])
+    found = mean_losses("train", np.array([[2.0, 4.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]]), ["books", "games"])
     assert found == {
         "train_loss": 2.0,
         "train_loss_level_1": 1.0,

@@ -69,13 +69,14 @@ def test_the_loss_is_the_weighted_mean_over_the_targets_of_the_whole_batch(
 
 def test_the_averaged_weights_are_evaluated_and_kept(tmp_path, new_accelerator):
     seen: list[dict[str, torch.Tensor]] = []
-    training = make_training(ema_decay=0.7)
+    training = make_training(ema_decay=0.4)
     averaged, log = train(tmp_path / "a", new_accelerator(), training, model=recorded(make_small_model(), seen))
     plain, plain_log = train(tmp_path / "b", new_accelerator(), model=make_small_model())
 
     expected = seen[0]
-    for weights in [*seen[1:], dict(plain.named_parameters())]:
-        expected = {name: 0.7 * value + 0.3 * weights[name].detach() for name, value in expected.items()}
+    for step, weights in enumerate([*seen[1:], dict(plain.named_parameters())]):
+        decay = min(0.4, (1 + step) / (10 + step))
+        expected = {name: value.lerp(weights[name].detach(), 1 - decay) for name, value in expected.items()}
     assert_same_weights(dict(averaged.named_parameters()), expected, atol=1e-6)
     assert [entry["train_loss"] for entry in log] == [entry["train_loss"] for entry in plain_log]
     again, evaluated = train(tmp_path / "c", new_accelerator(), make_training(learning_rate=0.0), model=averaged)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from recbase_hf.files import read_json, write_json
 from recbase_hf.training.launch import make_accelerator
 from training import small_runs
 from training.small_runs import assert_same_weights, make_small_model, make_training
@@ -22,7 +23,17 @@ pytestmark = needs_cpu_only
 
 TRAININGS = ("plain", "weighted", "straight", "resumed", "everything", "everything-resumed", "joined-later")
 WEIGHTED = make_training(level_weights=(2.0, 0.5), learning_rate=1e-3, loss_chunk=16)
-EVERYTHING = make_training(history_dropout=0.3, ema_decay=0.8, patience=4, evaluate_every=1)
+EVERYTHING = make_training(history_dropout=0.3, ema_decay=0.8, patience=4, evaluate_every=1, probe_every=4)
+
+
+class ProcessNumber:
+    """A probe that says which process has measured it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def measure(self, _model: torch.nn.Module) -> dict[str, float]:
+        return {"probe_gauc_joint/number": float(self.number)}
 
 
 def run_everything(accelerator: Any, out: Path) -> None:
@@ -38,10 +49,13 @@ def run_everything(accelerator: Any, out: Path) -> None:
         small_runs.train(out / "resumed", accelerator, interrupt_after=5)
     keep("resumed", small_runs.train(out / "resumed", accelerator)[0])
     keep("weighted", small_runs.train(out / "weighted", accelerator, WEIGHTED, model=make_small_model())[0])
-    keep("everything", small_runs.train(out / "everything", accelerator, EVERYTHING)[0])
+    probes = [ProcessNumber(accelerator.process_index)]
+    model, log = small_runs.train(out / "everything", accelerator, EVERYTHING, probes=probes)
+    keep("everything", model)
+    write_json(out / f"everything-{accelerator.process_index}.json", log)
     with suppress(KeyboardInterrupt):
-        small_runs.train(out / "everything-resumed", accelerator, EVERYTHING, interrupt_after=5)
-    keep("everything-resumed", small_runs.train(out / "everything-resumed", accelerator, EVERYTHING)[0])
+        small_runs.train(out / "everything-resumed", accelerator, EVERYTHING, interrupt_after=5, probes=probes)
+    keep("everything-resumed", small_runs.train(out / "everything-resumed", accelerator, EVERYTHING, probes=probes)[0])
     with suppress(KeyboardInterrupt):
         small_runs.train(out / "left-later", accelerator, model=make_small_model(), interrupt_after=7)
     keep("joined-later", small_runs.train(out / "joined-later", accelerator, model=make_small_model())[0])
@@ -77,6 +91,15 @@ def test_two_resumed_processes_equal_two_straight_ones(launched, straight, resum
     assert_same_weights(weights(launched, straight), weights(launched, resumed))
     logs = [(launched / name / "log.jsonl").read_text() for name in (straight, resumed)]
     assert logs[0] == logs[1]
+
+
+def test_the_main_process_probes_for_all(launched):
+    logs = [read_json(launched / f"everything-{rank}.json") for rank in (0, 1)]
+    assert logs[0] == logs[1]
+    probed = {
+        entry["step"]: entry["probe_gauc_joint/number"] for entry in logs[0] if "probe_gauc_joint/number" in entry
+    }
+    assert probed == {4: 0.0, 8: 0.0, 9: 0.0}
 
 
 def test_a_run_goes_on_on_more_processes(launched, tmp_path, new_accelerator):
