@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -97,9 +97,9 @@ def pack_domains(
         ValueError: `output` holds shards of other data or settings, or a setting is out of range.
     """
     packing, share, output = packing or Packing(), share or Share(), Path(output)
-    if packing.row_length is None:
-        packing = replace(packing, row_length=default_row_length(tokenizer.layout, packing.max_items))
-    require_fitting(tokenizer.layout, row_length=packing.row_length, max_items=packing.max_items)
+    row_length = packing.row_length or default_row_length(tokenizer.layout, packing.max_items)
+    require_fitting(tokenizer.layout, row_length=row_length, max_items=packing.max_items)
+    packing = replace(packing, row_length=row_length)
     domains = {Path(folder).resolve().name: Path(folder) for folder in folders}
     if len(domains) < len(folders):
         raise ValueError(f"two of the data folders have the same name ({', '.join(sorted(domains))}); rename one")
@@ -329,7 +329,7 @@ def _pack_partition(
             users.histories.select(mask),
             codes,
             tokenizer.layout,
-            row_length=packing.row_length,
+            row_length=cast(int, packing.row_length),
             max_items=packing.max_items,
         )
         shard = Path(name) / f"{split}-{part:05d}.arrow"
