@@ -91,6 +91,8 @@ def _require_replaceable(path: Path) -> None:
 
 def _allow_reading(path: Path) -> None:
     """Give a file the usual permissions; safetensors makes its files readable by their owner only."""
+    if path.stat().st_nlink > 1:  # a link to somebody's file
+        return
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)

@@ -80,6 +80,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     settings["level_weights"] = list(options.level_weights)
     settings.update({name: value for name, value in packing.items() if name != "seed"})
     settings.update(data=shards.facts["settings"]["data"], tokenizer=tokenizer.fingerprint)
+    settings["rows"] = [shards.train.hash, shards.validation.hash]
     settings["items"] = shards.facts["settings"]["items"]
     settings["tokenizer_data"] = data_of_training(tokenizer_folder)
     settings["tokenizer_items"] = items_of_training(tokenizer_folder)

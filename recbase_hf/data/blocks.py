@@ -43,11 +43,13 @@ class TableBlocks:
     Attributes:
         name: what error messages call it.
         ranges: the rows of each block.
+        column_names: of the table.
         read: from the number of a block, and maybe the columns that are wanted, to the block.
     """
 
     name: str
     ranges: list[range]
+    column_names: list[str]
     read: Callable[..., pa.Table]
 
     def __len__(self) -> int:
@@ -61,11 +63,6 @@ class TableBlocks:
     def num_rows(self) -> int:
         """Of all blocks."""
         return self.ranges[-1].stop if self.ranges else 0
-
-    @property
-    def column_names(self) -> list[str]:
-        """Of the table."""
-        return self.read(0).column_names if self.ranges else []
 
 
 def item_blocks(source: TableSource) -> TableBlocks:
@@ -96,7 +93,7 @@ def _blocks(source: TableSource, stem: str, check: Callable[[pa.Table, Origin], 
             part = table.slice(rows.start, len(rows))
             return part if columns is None else part.select(columns)
 
-        return TableBlocks(origin.name, ranges, read)
+        return TableBlocks(origin.name, ranges, table.column_names, read)
 
     try:
         with pq.ParquetFile(path) as file:
@@ -109,11 +106,17 @@ def _blocks(source: TableSource, stem: str, check: Callable[[pa.Table, Origin], 
     ranges = _ranges([sum(sizes[group] for group in members) for members in groups])
 
     def read_groups(block: int, columns: list[str] | None = None) -> pa.Table:
-        with pq.ParquetFile(path) as file:
-            table = file.read_row_groups(groups[block], columns=columns)
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read_row_groups(groups[block], columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(
+                f"{path}, rows {ranges[block].start + 1} to {ranges[block].stop}: damaged ({str(error)[:100]}); make "
+                "it again"
+            ) from error
         return check(table.replace_schema_metadata(None), Origin(str(path), path, ranges[block].start))
 
-    return TableBlocks(str(path), ranges, read_groups)
+    return TableBlocks(str(path), ranges, there, read_groups)
 
 
 def _grouped(sizes: list[int]) -> list[list[int]]:

@@ -43,7 +43,7 @@ class UserEvents:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_stream(file).read_all()
         self.hashes: np.ndarray = table["hash"].to_numpy()
-        lists = table["items"].combine_chunks()
+        lists = table["items"].chunk(0) if table["items"].num_chunks == 1 else table["items"].combine_chunks()
         offsets = lists.offsets.to_numpy().astype(np.int64) if len(lists) else np.zeros(1, np.int64)
         items = lists.values.to_numpy().astype(np.int64) if len(lists) else np.zeros(0, np.int64)
         self.histories = Histories(self.hashes, offsets - offsets[0], items)

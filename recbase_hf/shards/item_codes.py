@@ -55,7 +55,7 @@ def encode_items(
     sums = [folder / f"sum-{number:05d}.npy" for number in range(len(parts))]
     for part, path in progress(list(share.mine(zip(parts, sums, strict=True))), description="mean of the catalog"):
         if not path.exists():
-            _save(path, normalize_rows(vectors.read(part)).sum(axis=0, dtype=np.float64))
+            _save(path, _unit_vectors(vectors, part).sum(axis=0, dtype=np.float64))
     share.wait()
     quantizer = tokenizer.quantizer
     prior = quantizer.corpus_mean.cpu().numpy(), quantizer.config.mean_shrinkage
@@ -66,7 +66,7 @@ def encode_items(
         files = [folder / f"codes-{number:05d}.npy" for number in range(len(parts))]
         for part, path in progress(list(share.mine(zip(parts, files, strict=True))), description="semantic IDs"):
             if not path.exists():
-                _save(path, tokenizer.encode_items(normalize_rows(vectors.read(part)), mean=mean).astype(np.int32))
+                _save(path, tokenizer.encode_items(_unit_vectors(vectors, part), mean=mean).astype(np.int32))
         share.wait()
         codes = np.concatenate([np.load(path) for path in files])
     codes_of_items = np.full((items.num_rows, codes.shape[1]), -1, dtype=np.int32)
@@ -99,6 +99,13 @@ def rows_of_vectors(ids: pa.ChunkedArray, items: IdIndex, place: str) -> np.ndar
     if len(np.unique(rows)) < len(rows):
         raise DataError(f"{place}: an item id comes twice; make the vectors again for this table")
     return rows
+
+
+def _unit_vectors(vectors: ItemVectorRows, part: slice) -> np.ndarray:
+    try:
+        return normalize_rows(vectors.read(part))
+    except DataError as error:
+        raise DataError(f"item vectors from row {part.start + 1}: {error}") from None
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -29,7 +29,7 @@ from recbase_hf.data.domain import ItemVectors, encode_texts
 from recbase_hf.data.id_index import IdIndex, mix
 from recbase_hf.data.vectors import find_ids, find_vectors, open_vectors
 from recbase_hf.errors import DataError
-from recbase_hf.files import read_json, write_json
+from recbase_hf.files import hash_of_json, read_json, sha256_of_file, write_json
 from recbase_hf.progress import progress
 from recbase_hf.shards.events import UserEvents, group_partitions, partition_by_user
 from recbase_hf.shards.item_codes import ItemVectorRows, encode_items, rows_of_vectors
@@ -44,6 +44,7 @@ __all__ = ["Packing", "pack_domains"]
 
 logger = logging.getLogger(__name__)
 
+ROWS = "rows"
 _WORK = "_work"
 
 
@@ -65,7 +66,9 @@ class Packing:
     seed: int = option(0, help="of everything that is drawn")
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_items", *([] if self.row_length is None else ["row_length"]))
+        require_positive(self, *([] if self.row_length is None else ["row_length"]))
+        if self.max_items < 2:
+            raise ValueError(f"max_items is {self.max_items}; a window needs 2 items, one to predict the other")
         if self.max_users < 0:
             raise ValueError(f"max_users is {self.max_users}; give 0 for all users, or a number")
         if not 0 <= self.validation_share < 1:
@@ -103,6 +106,9 @@ def pack_domains(
     domains = {Path(folder).resolve().name: Path(folder) for folder in folders}
     if len(domains) < len(folders):
         raise ValueError(f"two of the data folders have the same name ({', '.join(sorted(domains))}); rename one")
+    for folder in domains.values():
+        if output.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise ValueError(f"{output} holds the data set {folder}; name a folder of its own for the shards")
     if share.is_first:
         _require_same_settings(output, _settings(domains, tokenizer, source, packing))
     share.wait()
@@ -125,9 +131,18 @@ def pack_domains(
 
 def _clean(output: Path) -> None:
     """Drop what is of no use once the shards are finished, also what killed processes left half written."""
-    shutil.rmtree(output / _WORK, ignore_errors=True)
-    for path in output.rglob(".*.partial"):
+    _drop(output / _WORK)
+    for path in (output / ROWS).rglob(".*.arrow.*.partial"):
         path.unlink()
+
+
+def _drop(folder: Path) -> None:
+    """Delete a folder so that a kill does not leave a part of it under its name."""
+    dropped = folder.with_name(f"{folder.name}.dropped")
+    shutil.rmtree(dropped, ignore_errors=True)
+    if folder.exists():
+        folder.rename(dropped)
+        shutil.rmtree(dropped)
 
 
 def _settings(
@@ -138,10 +153,19 @@ def _settings(
         "tokenizer": tokenizer.fingerprint,
         "layout": {"num_levels": layout.num_levels, "codebook_size": layout.codebook_size},
         "vectors": source.precomputed,
+        "vector_files": {name: _hash_of_vectors(folder, source) for name, folder in domains.items()},
         "packing": asdict(packing),
         "data": {name: hash_of_tables(folder, folder) for name, folder in domains.items()},
         "items": {name: hash_of_items(folder) for name, folder in domains.items()},
     }
+
+
+def _hash_of_vectors(folder: Path, source: ItemVectors) -> str | None:
+    """Of the file of the vectors and that of their ids, where they lie beside the tables."""
+    if source.precomputed is None:
+        return None
+    path = find_vectors(folder, source.precomputed)
+    return hash_of_json([sha256_of_file(path), sha256_of_file(find_ids(path))])[:16]
 
 
 def _require_same_settings(output: Path, settings: dict[str, Any]) -> None:
@@ -159,14 +183,15 @@ def _require_same_settings(output: Path, settings: dict[str, Any]) -> None:
                 "choose another folder, or delete that one"
             )
         return
-    begun = read_json(record) if record.exists() else settings
-    if _differing(begun, settings):
-        logger.info(
-            "%s was begun with other settings (%s): starting over", output, ", ".join(_differing(begun, settings))
-        )
-        for name in begun["data"]:
-            shutil.rmtree(output / name, ignore_errors=True)
-        shutil.rmtree(output / _WORK)
+    begun = read_json(record) if record.exists() else None
+    if begun is None or _differing(begun, settings):
+        if begun is not None:
+            differing = ", ".join(_differing(begun, settings))
+            logger.info("%s was begun with other settings (%s): starting over", output, differing)
+        if not (output / _WORK).exists() and (output / ROWS).exists():
+            raise ValueError(f"{output} holds a folder {ROWS} that is not of token shards; name another folder")
+        _drop(output / ROWS)
+        _drop(output / _WORK)
     write_json(record, settings)
 
 
@@ -187,17 +212,20 @@ def _pack_domain(
     share: Share,
 ) -> dict[str, Any]:
     """One domain's shards; returns its part of `shards.json`."""
-    work, done = output / _WORK / name, output / _WORK / f"{name}.json"
+    work, done = output / _WORK / "domains" / name, output / _WORK / "finished" / f"{name}.json"
     if done.exists():
         return read_json(done)
     logger.info("packing %s", folder)
     items, interactions = item_blocks(folder), interaction_blocks(folder)
-    if not items.num_rows:
-        raise DataError(f"{items.name}: the table has no rows; give at least one item")
+    for table in (items, interactions):
+        if not table.num_rows:
+            raise DataError(f"{table.name}: the table has no rows")
     ids = pa.chunked_array([chunk for block in range(len(items)) for chunk in _ids(items, block)], pa.large_string())
     index = IdIndex(ids)
     _require_unique(index, ids, items.name)
-    codes = encode_items(items, _vectors(folder, ids, index, source, share), tokenizer, work, share=share)
+    vectors = _vectors(folder, ids, index, source, share)
+    _require_width(vectors, tokenizer, folder)
+    codes = encode_items(items, vectors, tokenizer, work, share=share)
     times = time_column(interactions)
     drop: Any = packing.unordered_events
     count = partition_by_user(interactions, index, work, times=times, unordered_events=drop, share=share)
@@ -210,7 +238,7 @@ def _pack_domain(
     share.wait()
     if share.is_first:
         write_json(done, _facts(paths, has_code, work, chosen))
-        shutil.rmtree(work)
+        _drop(work)
     share.wait()
     return read_json(done)
 
@@ -247,6 +275,16 @@ def _vectors(folder: Path, ids: pa.ChunkedArray, index: IdIndex, source: ItemVec
         return np.array(open_vectors(path)[part])  # mapped anew, so that what was read does not stay in memory
 
     return ItemVectorRows(read, rows_of_vectors(of_vectors, index, str(ids_path)))
+
+
+def _require_width(vectors: ItemVectorRows, tokenizer: RecBaseTokenizer, folder: Path) -> None:
+    wanted = tokenizer.quantizer.config.input_dim
+    shape = vectors.read(slice(0, 1)).shape
+    if shape != (1, wanted):
+        raise DataError(
+            f"{folder}: the vectors have {'no rows' if not shape[0] else f'{shape[1]} numbers'}, the tokenizer takes "
+            f"{wanted} an item; they must be of the text encoder that it names"
+        )
 
 
 # ---- which users -----------------------------------------------------------------------------------------------------
@@ -332,7 +370,7 @@ def _pack_partition(
             row_length=cast(int, packing.row_length),
             max_items=packing.max_items,
         )
-        shard = Path(name) / f"{split}-{part:05d}.arrow"
+        shard = Path(ROWS) / name / f"{split}-{part:05d}.arrow"
         files.append({"name": shard.as_posix(), **write_shard(output / shard, rows)})
     write_json(record, files)
 

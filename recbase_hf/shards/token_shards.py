@@ -85,7 +85,7 @@ class ShardedRows:
         parts, sizes = [], {}
         for name, domain in facts["domains"].items():
             files = files_of(domain, split)
-            parts += [_read_shard(folder / file["name"], file["rows"], facts) for file in files]
+            parts += [part for file in files for part in _read_shard(folder / file["name"], file["rows"], facts)]
             sizes[name] = sum(file["rows"] for file in files)
             digest.update("".join(file["sha256"] for file in files).encode())
         return cls(parts, sizes, layout, digest.hexdigest())
@@ -130,16 +130,16 @@ def write_shard(path: Path, rows: PackedRows) -> dict[str, Any]:
     return {"rows": len(rows), "tokens": rows.num_tokens, "targets": rows.num_targets, "sha256": digest}
 
 
-def _read_shard(path: Path, rows: int, facts: dict[str, Any]) -> np.ndarray:
-    """(rows, row_length), memory-mapped."""
+def _read_shard(path: Path, rows: int, facts: dict[str, Any]) -> list[np.ndarray]:
+    """(rows, row_length) in all, memory-mapped."""
     if not path.exists():
         raise DataError(f"{path} is missing, though {FACTS} names it; pack the data again into a new folder")
     try:
         with pa.memory_map(str(path)) as file:
-            column = pa.ipc.open_stream(file).read_all()["input_ids"].combine_chunks()
+            column = pa.ipc.open_stream(file).read_all()["input_ids"]
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is truncated or damaged ({error}); pack the data again into a new folder") from error
-    ids = column.flatten().to_numpy().reshape(-1, facts["settings"]["packing"]["row_length"])
-    if len(ids) != rows:
-        raise DataError(f"{path} holds {len(ids)} rows, {FACTS} says {rows}; pack the data again into a new folder")
-    return ids
+    if len(column) != rows:
+        raise DataError(f"{path} holds {len(column)} rows, {FACTS} says {rows}; pack the data again into a new folder")
+    row_length = facts["settings"]["packing"]["row_length"]
+    return [chunk.flatten().to_numpy().reshape(-1, row_length) for chunk in column.chunks]

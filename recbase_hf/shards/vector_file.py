@@ -45,27 +45,28 @@ def write_vectors(
         The path of the vectors; where they are there already they are left alone.
 
     Raises:
-        DataError: an item has no text, or an unfinished file is of other texts or another encoder.
+        DataError: an item has no text, or vectors of that name are of other texts or another encoder.
     """
     folder, share = Path(folder), share or Share()
     path = folder / f"{name}{ENDING}"
-    work = folder / f".{name}_parts"
+    work, record = folder / f".{name}_parts", folder / f"{name}_made.json"
+    items = item_blocks(folder)
+    if not items.num_rows:
+        raise DataError(f"{items.name}: the table has no rows; give at least one item")
     finished = path.exists()
+    if share.is_first:
+        settings = {
+            "items": hash_of_tables(folder),
+            "encoder": encoder.name,
+            "revision": encoder.revision,
+            "template": source.template.to_dict(),
+        }
+        _require_same(record if finished else work / "settings.json", settings)
+        if finished:
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed at its very end
     share.wait()
     if finished:
         return path
-    items = item_blocks(folder)
-    if share.is_first:
-        _require_same(
-            work,
-            {
-                "items": hash_of_tables(folder),
-                "encoder": encoder.name,
-                "revision": encoder.revision,
-                "template": source.template.to_dict(),
-            },
-        )
-    share.wait()
     for block in range(len(items)):
         for start, part in share.mine(_parts(items, block)):
             target = work / f"{start:012d}.npy"
@@ -73,6 +74,7 @@ def write_vectors(
                 _encode(items, block, start, part, encoder, source, target)
     share.wait()
     if share.is_first:
+        write_json(record, read_json(work / "settings.json"))
         _join(items, work, path)
         shutil.rmtree(work)
     share.wait()
@@ -103,26 +105,23 @@ def _join(items: TableBlocks, work: Path, path: Path) -> None:
     with atomic_file(find_ids(path)) as temporary, pq.ParquetWriter(temporary, _IDS) as writer:
         for block in range(len(items)):
             writer.write_table(items.read(block, ["item_id"]).cast(_IDS))
-    with atomic_file(path) as temporary:
-        # A file with an ending of its own would get a second one from `open_memmap`.
-        vectors = np.lib.format.open_memmap(temporary, "w+", np.float16, (items.num_rows, width))
-        at = 0
+    header = {"descr": "<f2", "fortran_order": False, "shape": (items.num_rows, width)}
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for part in progress(parts, description="joining vectors", unit=" parts"):
-            rows = np.load(part)
-            vectors[at : at + len(rows)] = rows
-            at += len(rows)
-        vectors.flush()
+            file.write(np.load(part).tobytes())
 
 
 _IDS = pa.schema({"item_id": pa.large_string()})
 
 
-def _require_same(work: Path, settings: dict[str, object]) -> None:
-    record = work / "settings.json"
+def _require_same(record: Path, settings: dict[str, object]) -> None:
     before = read_json(record) if record.exists() else settings
     differing = sorted(key for key in settings if before.get(key) != settings[key])
     if differing:
         raise DataError(
-            f"{work} holds vectors begun otherwise ({', '.join(differing)}); delete it, or choose another name"
+            f"{record} is of vectors that were made otherwise ({', '.join(differing)}); delete these vectors, or "
+            "choose another name"
         )
-    write_json(record, settings)
+    if record.name == "settings.json":
+        write_json(record, settings)

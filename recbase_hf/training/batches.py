@@ -64,10 +64,14 @@ class SeededBatches(Sampler[list[int]]):
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """The rows of an epoch in order, (rows of all domains,) int64."""
-        parts, first = [], 0
+        parts, first = [np.empty(0, dtype=np.int64)], 0
         for domain, (size, quota) in enumerate(zip(self.sizes, self.quotas, strict=True)):
-            passes, places = np.divmod(np.arange(epoch * quota, (epoch + 1) * quota), max(size, 1))
-            parts += [first + self._permutation(domain, int(one))[places[passes == one]] for one in np.unique(passes)]
+            at, end = epoch * quota, (epoch + 1) * quota
+            while at < end:
+                number, place = divmod(at, size)
+                taken = min(size - place, end - at)
+                parts.append(first + self._permutation(domain, number)[place : place + taken])
+                at += taken
             first += size
         rows = np.concatenate(parts)
         return rows[np.random.default_rng((self.seed, epoch)).permutation(len(rows))]
@@ -87,7 +91,7 @@ def rows_an_epoch(sizes: Sequence[int], temperature: float) -> list[int]:
     """
     if not temperature >= 1:
         raise ValueError(f"temperature is {temperature}; 1 takes domains as large as they are, higher evens them out")
-    weights = np.array([size ** (1 / temperature) for size in sizes])
+    weights = np.array([size ** (1 / temperature) if size else 0.0 for size in sizes])
     exact = sum(sizes) * weights / weights.sum()
     quotas = np.floor(exact + 1e-9).astype(int)
     rest = np.argsort(quotas - exact, kind="stable")[: sum(sizes) - int(quotas.sum())]

@@ -63,6 +63,10 @@ class Pretraining:
     def __post_init__(self) -> None:
         require_positive(self, "epochs", "batch_rows", "gradient_accumulation", "clip_norm", "loss_chunk")
         require_positive(self, "evaluate_every", "save_every", "probe_every")
+        if not self.temperature >= 1:
+            raise ValueError(
+                f"temperature is {self.temperature}; 1 takes data sets as large as they are, higher evens out"
+            )
         for name in ("history_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -19,7 +21,7 @@ from recbase_hf.errors import DataError, FingerprintMismatchError, UnknownItemEr
 from recbase_hf.files import atomic_file
 from recbase_hf.shards import events, item_codes, pack
 from recbase_hf.shards.pack import Packing, pack_domains
-from recbase_hf.shards.token_shards import TokenShards
+from recbase_hf.shards.token_shards import ShardedRows, TokenShards
 from recbase_hf.share import Share
 from tiny_world import HashEncoder, make_items, make_tokenizer
 
@@ -192,7 +194,7 @@ def test_the_same_call_again_does_nothing_and_another_is_refused(tmp_path, monke
             [folder], TOKENIZER, SOURCE, tmp_path / "shards", Packing(row_length=21, max_items=5, validation_share=0.2)
         )
     other = write_domain(tmp_path / "other" / "shop", seed=3)
-    with pytest.raises(ValueError, match=r"other settings \(data\)"):
+    with pytest.raises(ValueError, match=r"other settings \(data, vector_files\)"):
         pack_domains([other], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
     with pytest.raises(FingerprintMismatchError):
         TokenShards.open(tmp_path / "shards", tokenizer=make_tokenizer(num_levels=2, seed=1))
@@ -209,21 +211,87 @@ def test_what_was_begun_with_other_settings_is_dropped(tmp_path, monkeypatch):
     assert files_of(tmp_path / "shards") == files_of(tmp_path / "straight")
 
 
+def test_a_data_set_in_the_output_folder_is_never_touched(tmp_path):
+    folder = write_domain(tmp_path / "shop")
+    before = files_of(folder)
+    for output in (tmp_path, folder):
+        with pytest.raises(ValueError, match="name a folder of its own"):
+            pack_domains([folder], TOKENIZER, SOURCE, output, PACKING)
+    own = tmp_path / "out" / "rows"
+    own.mkdir(parents=True)
+    (own / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not of token shards; name another folder"):
+        pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "out", PACKING)
+    assert (own / "mine.txt").read_text() == "mine"
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("lost", ["record", "half"])
+def test_work_that_nobody_vouches_for_is_dropped(tmp_path, monkeypatch, lost):
+    folder = write_domain(tmp_path / "shop")
+    with monkeypatch.context() as patch:
+        patch.setattr(pack, "_facts", None)
+        with pytest.raises(TypeError):
+            pack_domains([folder], make_tokenizer(num_levels=2, seed=3), SOURCE, tmp_path / "shards", PACKING)
+    if lost == "record":
+        (tmp_path / "shards" / "_work" / "settings.json").unlink()
+    else:  # killed while it was being dropped
+        (tmp_path / "shards" / "_work").rename(tmp_path / "shards" / "_work.dropped")
+        shutil.rmtree(tmp_path / "shards" / "rows")
+    pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
+    pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "straight", PACKING)
+    assert files_of(tmp_path / "shards") == files_of(tmp_path / "straight")
+
+
+def test_vectors_that_changed_meanwhile_start_the_work_over(tmp_path, monkeypatch):
+    folder = write_domain(tmp_path / "shop")
+    with monkeypatch.context() as patch:
+        patch.setattr(pack, "_facts", None)
+        with pytest.raises(TypeError):
+            pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
+    np.save(folder / "minilm_f16.npy", np.load(folder / "minilm_f16.npy")[::-1])
+    pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
+    pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "straight", PACKING)
+    assert files_of(tmp_path / "shards") == files_of(tmp_path / "straight")
+
+
+def test_shards_are_mapped_and_not_read(tmp_path):
+    pack_domains([write_domain(tmp_path / "shop")], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
+    before = pa.total_allocated_bytes()
+    shards = TokenShards.open(tmp_path / "shards")
+    assert len(shards.train.read(range(len(shards.train)))) > 0
+    assert pa.total_allocated_bytes() == before
+
+
+def validation_windows(shards: TokenShards) -> Counter:
+    nothing = ShardedRows([], {}, shards.layout, "")
+    return windows_of(replace(shards, train=shards.validation, validation=nothing))
+
+
 def test_users_stay_on_their_side_when_others_come(tmp_path):
-    few, many = write_domain(tmp_path / "few" / "shop", 40), write_domain(tmp_path / "many" / "shop", 80)
-    sides = []
-    for folder in (few, many):
-        table = pq.read_table(folder / "interactions.parquet").to_pylist()
-        kept = [row for row in table if int(row["user_id"].split("-")[1]) < 40]
-        pq.write_table(pa.Table.from_pylist(kept if folder == few else table), folder / "interactions.parquet")
-    for folder in (few, many):
-        shards = pack_domains(
-            [folder], TOKENIZER, SOURCE, folder.parent / "shards", Packing(row_length=21, max_items=6)
-        )
-        sides.append(shards.facts["domains"]["shop"])
-    assert sides[0]["validation_users"] >= 1
-    assert sides[1]["validation_users"] >= sides[0]["validation_users"]
-    assert sides[1]["training_users"] + sides[1]["validation_users"] <= 80
+    many = write_domain(tmp_path / "many" / "shop", 80)
+    few = shutil.copytree(many, tmp_path / "few" / "shop")
+    table = pq.read_table(few / "interactions.parquet").to_pylist()
+    kept = [row for row in table if int(row["user_id"].split("-")[1]) < 40]
+    pq.write_table(pa.Table.from_pylist(kept), few / "interactions.parquet")
+    packing = replace(PACKING, validation_share=0.3)
+    first, second = (
+        validation_windows(pack_domains([folder], TOKENIZER, SOURCE, folder.parent / "shards", packing))
+        for folder in (few, many)
+    )
+    assert first
+    assert not first - second
+    assert second - first
+
+
+def test_who_validates_follows_from_the_seed(tmp_path):
+    folder = write_domain(tmp_path / "shop", 60)
+    first, same, other = (
+        validation_windows(pack_domains([folder], TOKENIZER, SOURCE, tmp_path / name, replace(PACKING, seed=seed)))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert first == same
+    assert first != other
 
 
 @pytest.mark.parametrize(
@@ -324,7 +392,8 @@ def test_damaged_shards_are_noticed(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    "options", [{"validation_share": 1.0}, {"validation_share": -0.1}, {"max_users": -1}, {"row_length": 0}]
+    "options",
+    [{"validation_share": 1.0}, {"validation_share": -0.1}, {"max_users": -1}, {"row_length": 0}, {"max_items": 1}],
 )
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -48,7 +48,8 @@ def test_the_vectors_are_those_of_the_texts_in_the_order_of_the_table(folder):
     texts = [SOURCE.template.render(item) for item in make_items(50)]
     np.testing.assert_allclose(vectors, HashEncoder().encode(texts), atol=2e-3)
     assert np.load(path, mmap_mode="r").dtype == np.float16
-    assert sorted(file.name for file in folder.iterdir()) == ["hash_f16.npy", "hash_ids.parquet", "items.parquet"]
+    names = ["hash_f16.npy", "hash_ids.parquet", "hash_made.json", "items.parquet"]
+    assert sorted(file.name for file in folder.iterdir()) == names
 
 
 @pytest.mark.parametrize("calls", [0, 3, 8])
@@ -76,7 +77,14 @@ def test_other_texts_do_not_go_on_with_what_was_begun(folder):
     with pytest.raises(KeyboardInterrupt):
         write_vectors(folder, "hash", FailingEncoder(2), SOURCE)
     pq.write_table(pa.Table.from_pylist(make_items(49)), folder / "items.parquet")
-    with pytest.raises(DataError, match=r"begun otherwise \(items\); delete it"):
+    with pytest.raises(DataError, match=r"were made otherwise \(items\); delete these vectors"):
+        write_vectors(folder, "hash", HashEncoder(), SOURCE)
+
+
+def test_vectors_of_other_texts_are_not_taken_for_these(folder):
+    write_vectors(folder, "hash", HashEncoder(), SOURCE)
+    pq.write_table(pa.Table.from_pylist(make_items(60)), folder / "items.parquet")
+    with pytest.raises(DataError, match=r"were made otherwise \(items\); delete these vectors"):
         write_vectors(folder, "hash", HashEncoder(), SOURCE)
 
 
