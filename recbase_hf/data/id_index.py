@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["IdIndex", "hash_texts", "mix"]
+__all__ = ["IdIndex", "TextRows", "hash_texts", "mix"]
 
 _TEXTS_A_BLOCK = 1 << 20
 """Texts that are hashed, or looked up, together: bounds the memory that it takes."""
@@ -68,6 +69,19 @@ class IdIndex:
             open_queries = open_queries[~same]
             places[open_queries] += 1
         return found
+
+
+class TextRows(Sequence[str]):
+    """Texts by row, without a Python list of all."""
+
+    def __init__(self, texts: pa.Array | pa.ChunkedArray) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._texts[row].as_py()
 
 
 def hash_texts(texts: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> np.ndarray:

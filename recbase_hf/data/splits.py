@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbase_hf.data.blocks import TableBlocks, interaction_blocks, time_column
-from recbase_hf.data.histories import build_histories
-from recbase_hf.data.id_index import hash_texts, mix
+from recbase_hf.data.blocks import TableBlocks, interaction_blocks, item_blocks, time_column
+from recbase_hf.data.histories import group_events
+from recbase_hf.data.id_index import IdIndex, TextRows, hash_texts, mix
 from recbase_hf.data.table_sources import find_table
-from recbase_hf.data.tables import read_items
 from recbase_hf.errors import DataError, LeakageError
 from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.progress import progress
@@ -26,6 +25,9 @@ from recbase_hf.progress import progress
 __all__ = ["PARTS", "Leakage", "find_leakage", "split_tables"]
 
 PARTS = ("train", "validation", "test")
+
+MILLISECONDS = 1e11
+"""Seconds since 1970 stay below it until the year 5138; milliseconds are above it since 1973."""
 
 _LISTED = 5
 """Leaked targets that are named."""
@@ -50,7 +52,7 @@ def split_tables(
 
     Args:
         folder: a data set in the two-table form; vectors that lie beside the tables go along.
-        out: folder for the parts; links where the file system has them, so that item tables take no more space.
+        out: folder for the parts. Vectors are links where the file system has them: write anew what you change.
         by: what divides.
         validation_share: of the users, or of the events.
         test_share: likewise.
@@ -62,7 +64,7 @@ def split_tables(
     Raises:
         DataError: a table cannot be used, there is no `timestamp` to split by, or a part is left empty.
         FileExistsError: `out` holds a split already.
-        LeakageError: what is to be predicted in validation or test is in the training part.
+        LeakageError: what is to be predicted in validation or test is in the training part, or there is nothing.
         ValueError: a share is out of range.
     """
     folder, out = Path(folder), Path(out)
@@ -71,17 +73,23 @@ def split_tables(
             f"validation_share {validation_share} and test_share {test_share} must be above 0 and leave something to "
             "learn from"
         )
-    if (out / "split.json").exists():
-        raise FileExistsError(f"{out} holds a split already; name another folder, or delete this one")
+    if by not in ("user", "time"):
+        raise ValueError(f"by is {by!r}; give user or time")
+    for name in ("split.json", *PARTS):
+        if (out / name).exists():
+            raise FileExistsError(f"{out} holds {name} already; name another folder")
     interactions = interaction_blocks(folder)
+    if not interactions.num_rows:
+        raise DataError(f"{interactions.name}: the table has no rows")
     shares = np.cumsum([validation_share, test_share])
     facts: dict[str, Any] = {"data": folder.resolve().name, "by": by, "shares": [validation_share, test_share]}
     if by == "user":
         facts["seed"] = seed
-        parts_of = _parts_by_user(shares, seed)
+        parts_of = impressions_of = _parts_by_user(shares, seed)
     else:
         moments, facts["without_time"], parts_of = _parts_by_time(interactions, shares)
         facts["validation_from"], facts["test_from"] = moments
+        impressions_of = _impressions_by_time(moments)
     with atomic_folder(out) as work:
         targets = {part: work / part / folder.resolve().name for part in PARTS}
         for target in targets.values():
@@ -90,12 +98,18 @@ def split_tables(
         rows = _write_parts(interactions, parts_of, [target / "interactions.parquet" for target in targets.values()])
         for part, count in zip(PARTS, rows, strict=True):
             if not count:
-                raise DataError(f"{folder}: the {part} part is empty; raise its share, or split by another column")
+                raise DataError(f"{folder}: the {part} part is empty; take other shares, or split by the other way")
         facts["interactions"] = dict(zip(PARTS, rows, strict=True))
+        shown = _write_impressions(folder, impressions_of, list(targets.values()))
+        if shown:
+            facts["impressions"] = dict(zip(PARTS, shown, strict=True))
         for part in PARTS[1:]:
             leakage = find_leakage(targets["train"], targets[part])
             facts[f"users_to_predict_in_{part}"] = leakage.num_targets
-            leakage.require_none(after_training=by == "time")
+            try:
+                leakage.require_none(after_training=by == "time")
+            except LeakageError as error:  # the folders that it names are gone by now
+                raise LeakageError(f"{folder} is not split: {error}".replace(str(work), str(out))) from None
         write_json(work / "split.json", facts)
     return facts
 
@@ -128,13 +142,19 @@ class Leakage:
         """Raise where a target is known, or, for splits by time, where training goes on after the first target.
 
         Raises:
-            LeakageError: says how many, which, and what to do.
+            LeakageError: says how many, which, and what to do; also where there is nothing to predict.
         """
+        if not self.num_targets:
+            raise LeakageError(
+                f"no user of {self.test} has two events with items of its item table, so there is nothing to predict "
+                "and nothing to check; take a larger share, or other data"
+            )
         if self.leaked:
             named = ", ".join(f"user {user!r} with item {item!r}" for user, item in self.examples)
             raise LeakageError(
                 f"{self.leaked:,} of {self.num_targets:,} events to predict in {self.test} are in {self.train} too: "
-                f"{named}; figures on them would flatter. Split again with recbase data split, or take them out"
+                f"{named}; figures on them would flatter. Take these users out of one, or split the data with recbase "
+                "data split (by user, where `order` and `timestamp` say different things)"
             )
         if after_training and self.later_events:
             raise LeakageError(
@@ -148,27 +168,29 @@ def find_leakage(train: str | Path, test: str | Path) -> Leakage:
 
     Args:
         train: folder with `interactions.*`, streamed.
-        test: folder with `items.*` and `interactions.*`, read into memory.
+        test: folder with `items.*` and `interactions.*`, whose events are held in memory.
     """
     train, test = Path(train), Path(test)
     users, items, times = _targets(test)
     wanted = np.sort(_pairs(users, items))
     found: list[tuple[str, str]] = []
-    leaked = later = 0
+    later = 0
+    leaked: list[np.ndarray] = []
     known_users: list[np.ndarray] = []
     test_users = np.sort(np.unique(hash_texts(users)))
     earliest = float(np.nanmin(times)) if times is not None and not np.isnan(times).all() else None
     for table in interaction_blocks(train):
         hashes = hash_texts(table["user_id"])
         known_users.append(np.unique(hashes[_is_in(hashes, test_users)]))
-        leaks = np.flatnonzero(_is_in(_pairs(table["user_id"], table["item_id"]), wanted) & _positive(table))
-        leaked += len(leaks)
+        pairs = _pairs(table["user_id"], table["item_id"])
+        leaks = np.flatnonzero(_is_in(pairs, wanted) & _positive(table))
+        leaked.append(np.unique(pairs[leaks]))
         some = table.take(pa.array(leaks[: _LISTED - len(found)]))
         found += list(zip(some["user_id"].to_pylist(), some["item_id"].to_pylist(), strict=True))
         if earliest is not None and "timestamp" in table.column_names:
             later += int((_times(table) >= earliest).sum())
-    shared = len(np.unique(np.concatenate(known_users))) if known_users else 0
-    return Leakage(train, test, len(users), leaked, found, shared, earliest, later)
+    shared, known = (len(np.unique(np.concatenate(parts))) if parts else 0 for parts in (known_users, leaked))
+    return Leakage(train, test, len(users), known, found, shared, earliest, later)
 
 
 # ---- who is in which part --------------------------------------------------------------------------------------------
@@ -199,6 +221,14 @@ def _parts_by_time(
     users, pairs, times, positive = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     if not np.isfinite(times).any():
         raise DataError(f"{interactions.name}, column 'timestamp': all values are missing; split by user")
+    known = times[np.isfinite(times)]
+    if known.min() < MILLISECONDS < known.max():
+        raise DataError(
+            f"{interactions.name}, column 'timestamp': from {known.min():.0f} to {known.max():.0f}, some look like "
+            "seconds and some like milliseconds; write one unit (recbase data check says where)"
+        )
+    if known.min() == known.max():
+        raise DataError(f"{interactions.name}, column 'timestamp': all are {known.min():.0f}; split by user")
     first, second = np.quantile(times[np.isfinite(times)], [1 - shares[1], 1 - shares[1] + shares[0]], method="higher")
     without_time = int((~np.isfinite(times)).sum())
     counted = positive & ~np.isnan(times)
@@ -220,6 +250,16 @@ def _parts_by_time(
         ]
 
     return (float(first), float(second)), without_time, parts_of
+
+
+def _impressions_by_time(moments: tuple[float, float]) -> Callable[[pa.Table], list[np.ndarray]]:
+    """From impressions to those of each part; those without a time count as the oldest."""
+
+    def parts_of(table: pa.Table) -> list[np.ndarray]:
+        when = _times(table, -np.inf)
+        return [when < moments[0], (when >= moments[0]) & (when < moments[1]), when >= moments[1]]
+
+    return parts_of
 
 
 def _events(
@@ -254,22 +294,40 @@ def _is_in(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     return ascending[places] == values
 
 
-def _targets(folder: Path) -> tuple[list[str], list[str], np.ndarray | None]:
+def _targets(folder: Path) -> tuple[pa.Array, pa.Array, np.ndarray | None]:
     """Users with a history, the last item of each, and when it was (NaN where that is not known)."""
-    item_ids = read_items(folder)["item_id"][:]
-    table = pa.concat_tables(list(interaction_blocks(folder)), promote_options="permissive")
-    histories = build_histories(table, item_ids, unknown_items="drop", unordered_events="drop")
+    interactions, items = interaction_blocks(folder), item_blocks(folder)
+    ids = pa.chunked_array([items.read(block, ["item_id"])["item_id"].combine_chunks() for block in range(len(items))])
+    index, order = IdIndex(ids), time_column(interactions)
+    timed = "timestamp" in interactions.column_names
+    parts = []
+    for table in interactions:
+        rows = index.find(table["item_id"])
+        kept = _positive(table) & (rows >= 0)
+        if order in ("order", "timestamp"):
+            kept &= pc.is_valid(table[order]).to_numpy()
+        place = pc.cast(table[order], pa.float64()) if order in ("order", "timestamp") else None
+        times = _times(table) if timed else np.zeros(len(table))
+        columns = [table["user_id"], pa.array(rows), pa.array(times), *([] if place is None else [place])]
+        parts.append(pa.table(columns, ["user", "item", "time", *([] if place is None else ["place"])]).filter(kept))
+    events = pa.concat_tables(parts)
+    histories = group_events(
+        events["user"],
+        events["item"].to_numpy(),
+        len(ids),
+        times=events["place"].to_numpy() if "place" in events.column_names else None,
+        shuffled_ids=TextRows(ids) if order == "unknown" else None,
+    )
     chosen = np.flatnonzero(histories.lengths >= 2)
-    users = histories.users[chosen].tolist()
-    items = [item_ids[row] for row in histories.items[histories.offsets[1:][chosen] - 1].tolist()]
-    if "timestamp" not in table.column_names:
-        return users, items, None
-    positive = table.filter(pa.array(_positive(table)))
-    pairs, when = _pairs(positive["user_id"], positive["item_id"]), _times(positive)
-    order = np.lexsort((when, pairs))
-    first = order[np.searchsorted(pairs, _pairs(users, items), sorter=order)] if len(users) else order[:0]
-    times = when[first]
-    return users, items, times
+    users = pa.array(histories.users[chosen].tolist(), pa.large_string())
+    targets = histories.items[histories.offsets[1:][chosen] - 1]
+    last_items = pc.cast(ids, pa.large_string()).take(pa.array(targets)).combine_chunks()
+    if not timed:
+        return users, last_items, None
+    pairs, when = _pairs(events["user"], ids.take(events["item"])), events["time"].to_numpy()
+    ascending = np.lexsort((when, pairs))
+    first = ascending[np.searchsorted(pairs, _pairs(users, last_items), sorter=ascending)] if len(users) else []
+    return users, last_items, when[first]
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -284,7 +342,8 @@ def _write_parts(
     try:
         for table in progress(interactions, description="splitting", total=len(interactions), unit=" blocks"):
             if not writers:
-                writers = [pq.ParquetWriter(path, table.schema) for path in paths]
+                schema = _schema(interactions, table.schema)
+                writers = [pq.ParquetWriter(path, schema) for path in paths]
             for number, (writer, mask) in enumerate(zip(writers, parts_of(table), strict=True)):
                 part = table.filter(pa.array(mask)).cast(writer.schema)
                 writer.write_table(part)
@@ -295,11 +354,50 @@ def _write_parts(
     return counts
 
 
+def _schema(interactions: TableBlocks, first: pa.Schema) -> pa.Schema:
+    """That of all blocks: times that are whole numbers in the first may have fractions in a later one."""
+    for name in ("order", "timestamp"):
+        if name in first.names:
+            columns = ["user_id", "item_id", name]
+            kinds = (interactions.read(block, columns).schema.field(name).type for block in range(len(interactions)))
+            if any(pa.types.is_floating(kind) for kind in kinds):
+                first = first.set(first.get_field_index(name), pa.field(name, pa.float64()))
+    return first
+
+
+def _write_impressions(
+    folder: Path, parts_of: Callable[[pa.Table], list[np.ndarray]], targets: list[Path]
+) -> list[int]:
+    """Impressions of each part, where the data set has any; returns how many."""
+    path = folder / "impressions.parquet"
+    if not path.exists():
+        return []
+    counts = [0] * len(targets)
+    with pq.ParquetFile(path) as file:
+        writers = [pq.ParquetWriter(target / path.name, file.schema_arrow) for target in targets]
+        try:
+            for batch in file.iter_batches(1 << 16):
+                table = pa.Table.from_batches([batch])
+                for number, (writer, mask) in enumerate(zip(writers, parts_of(table), strict=True)):
+                    part = table.filter(pa.array(mask))
+                    writer.write_table(part)
+                    counts[number] += part.num_rows
+        finally:
+            for writer in writers:
+                writer.close()
+    return counts
+
+
 def _link_items(folder: Path, target: Path) -> None:
-    """The item table, and vectors that lie beside it, under the same names."""
+    """The item table, what the folder says of itself, and vectors that lie beside it, under the same names.
+
+    Vectors, the largest of them, are links where the file system has them.
+    """
     items = find_table(folder, "items")
     assert items is not None  # of a folder there is always a path
-    for path in [items, *folder.glob("*_f16.npy"), *folder.glob("*_ids.parquet")]:
+    for path in [items, *folder.glob("dataset.json"), *folder.glob("*_ids.parquet"), *folder.glob("*_made.json")]:
+        shutil.copyfile(path, target / path.name)
+    for path in folder.glob("*_f16.npy"):
         try:
             os.link(path.resolve(), target / path.name)
         except OSError:  # another file system, or one without links

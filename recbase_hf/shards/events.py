@@ -6,9 +6,8 @@ Every step writes files beside and renames them, and skips those that are there:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 
 from recbase_hf.data.blocks import TableBlocks, TimeColumn
 from recbase_hf.data.histories import Histories, group_events
-from recbase_hf.data.id_index import IdIndex, hash_texts
+from recbase_hf.data.id_index import IdIndex, TextRows, hash_texts
 from recbase_hf.errors import DataError, UnknownItemError
 from recbase_hf.files import atomic_file, atomic_folder
 from recbase_hf.progress import progress
@@ -132,7 +131,7 @@ def group_partitions(
             events["item"].to_numpy().astype(np.int64),
             len(has_code),
             times=events["time"].to_numpy() if times in ("order", "timestamp") else None,
-            shuffled_ids=_Texts(item_ids) if times == "unknown" else None,
+            shuffled_ids=TextRows(item_ids) if times == "unknown" else None,
             seed=seed,
         )
         kept = histories.map_items(new_rows)
@@ -140,19 +139,6 @@ def group_partitions(
         UserEvents.write(paths[part], kept.select(np.flatnonzero(kept.lengths)), dropped)
     share.wait()
     return paths
-
-
-class _Texts(Sequence[str]):
-    """Item ids by row, without a Python list of all."""
-
-    def __init__(self, ids: pa.Array) -> None:
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._ids[row].as_py()
 
 
 def _positive_events(
