@@ -116,6 +116,8 @@ def _prepare(published: PublishedData, raw: str, options: Prepare | FromCsv) -> 
         "unknown_candidates": "candidates without a row in impressions",
         "impressions_left_out": "impressions that lost all candidates, or all that were liked",
     }
+    if isinstance(options, FromCsv) and options.items is None:
+        del left_out["repeated_items"]  # every event of an item repeats its texts
     counts = {what: facts.get(name, 0) for name, what in left_out.items()}
     for what, count in {**counts, **facts["left_out_of_raw_files"]}.items():
         if count:
@@ -129,7 +131,8 @@ def check(options: Check) -> None:
         print(f"{finding.level:8} {finding.message}")
     if any(finding.level == "error" for finding in findings):
         sys.exit(1)
-    print(f"{options.folder}: fit for training and evaluation")
+    warned = any(finding.level == "warning" for finding in findings)
+    print(f"{options.folder}: {'usable, see the warnings' if warned else 'fit for training and evaluation'}")
 
 
 COMMANDS: dict[str, tuple[type, Callable[..., object], str]] = {

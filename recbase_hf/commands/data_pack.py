@@ -74,9 +74,12 @@ def pack(options: Pack) -> TokenShards:
     shards = pack_domains(folders, tokenizer, source, options.output, part_of(options, Packing), share=share)
     for name, facts in shards.facts["domains"].items():
         logger.info(
-            "%s: %s users to learn from, %s to validate, %s events, %s tokens",
+            "%s: %s users to learn from, %s to validate, %s events (%s repeats of a user's items left out), %s tokens",
             name,
-            *(f"{facts[key]:,}" for key in ("training_users", "validation_users", "events", "tokens")),
+            *(
+                f"{facts[key]:,}"
+                for key in ("training_users", "validation_users", "events", "repeated_events", "tokens")
+            ),
         )
     logger.info("token shards in %s", options.output)
     return shards

@@ -49,7 +49,8 @@ def split(options: Split) -> None:
     for part in PARTS:
         users = facts.get(f"users_to_predict_in_{part}")
         print(f"{options.out}/{part}/{facts['data']}: {facts['interactions'][part]:,} interactions", end="")
-        print("" if users is None else f", {users:,} users with a last item to predict")
+        earlier = ", their earlier history included" if options.by == "time" else ""
+        print("" if users is None else f"{earlier}; {users:,} users with a last item to predict")
 
 
 def leakage(options: LeakageOptions) -> None:

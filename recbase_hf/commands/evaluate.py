@@ -37,7 +37,7 @@ from recbase_hf.evaluation.rankers.neighbors import TextKnn
 from recbase_hf.evaluation.rankers.recbase import RecBaseRanker
 from recbase_hf.evaluation.rankers.training_free import Popularity
 from recbase_hf.evaluation.receipt_table import render_table
-from recbase_hf.evaluation.receipts import write_receipt
+from recbase_hf.evaluation.receipts import read_receipt, without_folder, write_receipt
 from recbase_hf.evaluation.run import RankerEntry, evaluate_rankers
 from recbase_hf.evaluation.task import CandidateTask, CatalogTask
 from recbase_hf.files import hash_of_json, read_json
@@ -51,7 +51,16 @@ if TYPE_CHECKING:
     from recbase_hf.catalog import ItemCatalog
     from recbase_hf.scoring.scorer import RecBaseScorer
 
-__all__ = ["Evaluate", "Evaluation", "dataset_facts", "evaluate", "load_evaluation", "main", "model_facts"]
+__all__ = [
+    "Evaluate",
+    "Evaluation",
+    "dataset_facts",
+    "evaluate",
+    "load_evaluation",
+    "main",
+    "model_facts",
+    "receipt_path",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +82,7 @@ class Evaluate:
 
     model: str | None = option(None, help="bundle: a folder or a Hub id; without it only the baselines are evaluated")
     data: str = option("python-api/stdlib", help="folder with items.* and interactions.*, or an embedded data set")
-    output: str = option("runs/evaluate/results.json", help="receipt")
+    output: str | None = option(None, help="receipt; default runs/evaluate/DATA-PROTOCOL-MODEL.json")
     protocol: str = option(
         "leave-last-out",
         help="leave-last-out: the last item among random ones; recbench: as RecBench does; the others rank the whole "
@@ -132,6 +141,37 @@ class Evaluation:
     catalog: ItemCatalog | None
 
 
+def receipt_path(options: Evaluate) -> Path:
+    """Where the receipt goes."""
+    if options.output is not None:
+        return Path(options.output)
+    parts = [
+        Path(options.data).name,
+        options.protocol,
+        "baselines" if options.model is None else Path(options.model).name,
+    ]
+    return Path("runs/evaluate") / f"{'-'.join(parts)}.json"
+
+
+def _require_place_for_receipt(options: Evaluate) -> None:
+    """Check that nothing else would be overwritten.
+
+    Raises:
+        ValueError: there is a folder, or the receipt of another evaluation.
+    """
+    path = receipt_path(options)
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder; name a file for the receipt")
+    if path.exists():
+        before = read_receipt(path)["options"]
+        now = {name: without_folder(value) for name, value in asdict(options).items()}
+        differing = sorted(name for name in now if name != "output" and before.get(name) != now[name])
+        if differing:
+            raise ValueError(
+                f"{path} is the receipt of another evaluation ({', '.join(differing)}); choose another --output"
+            )
+
+
 def load_evaluation(options: Evaluate) -> Evaluation:
     """Read model and data set, and draw who is ranked for.
 
@@ -142,8 +182,7 @@ def load_evaluation(options: Evaluate) -> Evaluation:
     from recbase_hf.catalog import ItemCatalog
     from recbase_hf.scoring.scorer import RecBaseScorer
 
-    if Path(options.output).is_dir():
-        raise ValueError(f"--output {options.output} is a folder; name a file for the receipt")
+    _require_place_for_receipt(options)
     scorer = None if options.model is None else RecBaseScorer.from_pretrained(options.model)
     if scorer is not None:
         source = vectors_for(scorer.tokenizer, options.vectors, trust_remote_code=options.trust_remote_code)
@@ -178,7 +217,7 @@ def evaluate(options: Evaluate, share: Share | None = None, *, evaluation: Evalu
     dataset, model = dataset_facts(domain, task), model_facts(options, evaluation)
     rankers = _rankers(options, evaluation)
     identity = {"dataset": dataset, "model": model, "rankers": list(rankers), "version": __version__}
-    output = Path(options.output)
+    output = receipt_path(options)
     work = output.with_name(f".{output.name}.{hash_of_json(identity)[:8]}.parts")
     found = evaluate_rankers(task, rankers, work, identity=identity, share=share, seed=options.seed)
     if share.is_first:
@@ -330,4 +369,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     receipt = evaluate(options, Share.of(make_accelerator(mixed_precision="no")))
     if is_main_process():
         print(render_table(receipt))
-        print(f"\nreceipt: {options.output}")
+        print(f"\n* best  receipt: {receipt_path(options)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,8 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         require_writable(options.output)
     if options.tokenizer is not None:
         require_folder_if_path(options.tokenizer)
+    if options.shards is not None:
+        _require_shards_alone(options)
     tokenizer_folder = options.tokenizer or _own_tokenizer(options, accelerator)
     tokenizer = RecBaseTokenizer.from_pretrained(tokenizer_folder)
     shards = _shards(options, tokenizer, accelerator)
@@ -122,6 +124,20 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
+
+
+def _require_shards_alone(options: Pretrain) -> None:
+    """Check that the shards are there, that their tokenizer is named, and that no other data is.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    TokenShards.open(str(options.shards))
+    if options.tokenizer is None and not (Path(options.output) / "tokenizer" / "tokenizer_config.json").exists():
+        raise ValueError("--shards needs the tokenizer that they were made with: --tokenizer FOLDER")
+    for name in ("data", "vectors", *(field.name for field in fields(Packing) if field.name != "seed")):
+        if getattr(options, name) != getattr(Pretrain, name):
+            raise ValueError(f"--shards are packed already; leave out --{name.replace('_', '-')}, which they settle")
 
 
 def _shards(options: Pretrain, tokenizer: RecBaseTokenizer, accelerator: Any) -> TokenShards:

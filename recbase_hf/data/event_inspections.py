@@ -155,8 +155,8 @@ class Order(Inspection):
         if missing.count:
             yield Finding(
                 "warning",
-                f"{missing.place}: {missing.count:,} of {self.rows:,} interactions have no {name}; fill it in, or see "
-                "--unordered-events",
+                f"{missing.place}: {missing.count:,} of {self.rows:,} interactions have no {name}; fill it in, or give "
+                "other commands --unordered-events drop",
             )
 
 

@@ -150,7 +150,7 @@ class ItemTexts(Inspection):
             yield Finding("warning", f"{self.table}: no column of texts; items are told apart by their texts, add some")
         elif self._empty.count:
             yield Finding(
-                "warning",
+                "error",
                 f"{self._empty.place}: item {self._empty.value!r} has no text, like {self._empty.count - 1:,} others "
                 f"of {self.rows:,}; give it one, or leave it out: a model takes all items without a text for the same",
             )

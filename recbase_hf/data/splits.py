@@ -18,7 +18,7 @@ from recbase_hf.data.blocks import TableBlocks, interaction_blocks, item_blocks,
 from recbase_hf.data.histories import group_events
 from recbase_hf.data.id_index import IdIndex, TextRows, hash_texts, mix
 from recbase_hf.data.table_sources import find_table
-from recbase_hf.errors import DataError, LeakageError
+from recbase_hf.errors import DataError, LeakageError, UnknownItemError
 from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.progress import progress
 
@@ -64,6 +64,7 @@ def split_tables(
     Raises:
         DataError: a table cannot be used, there is no `timestamp` to split by, or a part is left empty.
         FileExistsError: `out` holds a split already.
+        UnknownItemError: an event has an item that is not in the item table; says where.
         LeakageError: what is to be predicted in validation or test is in the training part, or there is nothing.
         ValueError: a share is out of range.
     """
@@ -95,6 +96,7 @@ def split_tables(
         for target in targets.values():
             target.mkdir(parents=True)
             _link_items(folder, target)
+        _require_known_items(interactions, folder)
         rows = _write_parts(interactions, parts_of, [target / "interactions.parquet" for target in targets.values()])
         for part, count in zip(PARTS, rows, strict=True):
             if not count:
@@ -186,7 +188,7 @@ def find_leakage(train: str | Path, test: str | Path) -> Leakage:
         leaks = np.flatnonzero(_is_in(pairs, wanted) & _positive(table))
         leaked.append(np.unique(pairs[leaks]))
         some = table.take(pa.array(leaks[: _LISTED - len(found)]))
-        found += list(zip(some["user_id"].to_pylist(), some["item_id"].to_pylist(), strict=True))
+        found += list(dict.fromkeys(zip(some["user_id"].to_pylist(), some["item_id"].to_pylist(), strict=True)))
         if earliest is not None and "timestamp" in table.column_names:
             later += int((_times(table) >= earliest).sum())
     shared, known = (len(np.unique(np.concatenate(parts))) if parts else 0 for parts in (known_users, leaked))
@@ -296,9 +298,8 @@ def _is_in(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
 
 def _targets(folder: Path) -> tuple[pa.Array, pa.Array, np.ndarray | None]:
     """Users with a history, the last item of each, and when it was (NaN where that is not known)."""
-    interactions, items = interaction_blocks(folder), item_blocks(folder)
-    ids = pa.chunked_array([items.read(block, ["item_id"])["item_id"].combine_chunks() for block in range(len(items))])
-    index, order = IdIndex(ids), time_column(interactions)
+    interactions, index = interaction_blocks(folder), _item_index(folder)
+    ids, order = index.ids, time_column(interactions)
     timed = "timestamp" in interactions.column_names
     parts = []
     for table in interactions:
@@ -321,7 +322,7 @@ def _targets(folder: Path) -> tuple[pa.Array, pa.Array, np.ndarray | None]:
     chosen = np.flatnonzero(histories.lengths >= 2)
     users = pa.array(histories.users[chosen].tolist(), pa.large_string())
     targets = histories.items[histories.offsets[1:][chosen] - 1]
-    last_items = pc.cast(ids, pa.large_string()).take(pa.array(targets)).combine_chunks()
+    last_items = ids.take(pa.array(targets))
     if not timed:
         return users, last_items, None
     pairs, when = _pairs(events["user"], ids.take(events["item"])), events["time"].to_numpy()
@@ -352,6 +353,25 @@ def _write_parts(
         for writer in writers:
             writer.close()
     return counts
+
+
+def _require_known_items(interactions: TableBlocks, folder: Path) -> None:
+    index = _item_index(folder)
+    for block, rows in enumerate(interactions.ranges):
+        unknown = index.find(interactions.read(block, ["user_id", "item_id"])["item_id"]) < 0
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            item_id = interactions.read(block, ["user_id", "item_id"])["item_id"][row].as_py()
+            raise UnknownItemError(
+                f"{interactions.name}, row {rows.start + row + 1}: item {item_id!r} is not in the item table; add it, "
+                "or leave such events out: recbase data from-csv with --log and --items does, and says how many"
+            )
+
+
+def _item_index(folder: Path) -> IdIndex:
+    items = item_blocks(folder)
+    blocks = [items.read(block, ["item_id"])["item_id"].combine_chunks() for block in range(len(items))]
+    return IdIndex(pa.chunked_array(blocks, pa.large_string()))
 
 
 def _schema(interactions: TableBlocks, first: pa.Schema) -> pa.Schema:

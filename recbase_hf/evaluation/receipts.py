@@ -17,7 +17,7 @@ from recbase_hf.evaluation.run import RankerFigures
 from recbase_hf.files import read_json, write_json
 from recbase_hf.version import __version__
 
-__all__ = ["circumstances", "read_receipt", "write_receipt"]
+__all__ = ["circumstances", "read_receipt", "without_folder", "write_receipt"]
 
 FORMAT_VERSION = 2
 _PACKAGES = ("torch", "transformers", "datasets", "pyarrow", "sentence-transformers", "numpy", "scipy")
@@ -57,7 +57,7 @@ def write_receipt(
         "protocol": protocol,
         "model": model,
         "rankers": [{**ranker.figures.to_json(), "seconds": round(ranker.seconds, 3)} for ranker in rankers],
-        "options": {name: _without_folder(value) for name, value in options.items()},
+        "options": {name: without_folder(value) for name, value in options.items()},
         **circumstances(command, seconds),
     }
     write_json(path, receipt)
@@ -96,7 +96,8 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
     return receipt
 
 
-def _without_folder(value: Any) -> Any:
+def without_folder(value: Any) -> Any:
+    """An option as receipts hold it: of an absolute path its name."""
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

@@ -15,6 +15,9 @@ __all__ = ["ScalingReport"]
 FARTHEST = 10
 """Times the sizes of the runs up to which an extrapolation goes without a warning."""
 
+BAD_RESIDUAL = 0.05
+"""Runs of one recipe lie within a percent or two of their law."""
+
 
 @dataclass(frozen=True)
 class ScalingReport:
@@ -104,6 +107,9 @@ class ScalingReport:
             notes.append(
                 f"Only {len(self.fit.runs)} runs for {unknowns} unknowns: the residuals say little, more would help."
             )
+        worst = max(abs(residual) for residual in self.fit.residuals())
+        if worst > BAD_RESIDUAL:
+            notes.append(f"The law does not describe these runs (largest residual {worst:.0%}): do not extend it.")
         if self.target is not None:
             loss, (low, high) = self.fit.predict(*self.target)
             at = f"{short(self.target[0])} parameters and {short(self.target[1])} tokens"

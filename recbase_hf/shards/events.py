@@ -36,6 +36,7 @@ class UserEvents:
         hashes: (users,) uint64, of the user ids.
         histories: rows of the item table that have a semantic ID; users of one item and more.
         dropped: events whose item has no semantic ID.
+        repeated: events with an item that the user had before, which count once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,16 +47,18 @@ class UserEvents:
         offsets = lists.offsets.to_numpy().astype(np.int64) if len(lists) else np.zeros(1, np.int64)
         items = lists.values.to_numpy().astype(np.int64) if len(lists) else np.zeros(0, np.int64)
         self.histories = Histories(self.hashes, offsets - offsets[0], items)
-        self.dropped = int(table.schema.metadata[b"dropped"])
+        self.dropped, self.repeated = (int(table.schema.metadata[name]) for name in (b"dropped", b"repeated"))
 
     @staticmethod
-    def write(path: Path, histories: Histories, dropped: int) -> None:
+    def write(path: Path, histories: Histories, *, dropped: int, repeated: int) -> None:
         """Write histories, whole or not at all."""
         columns = {
             "hash": pa.array(hash_texts(pa.array(histories.users.tolist(), pa.large_string()))),
             "items": pa.LargeListArray.from_arrays(histories.offsets, histories.items.astype(np.int32)),
         }
-        _write_arrow(path, pa.table(columns).replace_schema_metadata({"dropped": str(dropped)}))
+        _write_arrow(
+            path, pa.table(columns).replace_schema_metadata({"dropped": str(dropped), "repeated": str(repeated)})
+        )
 
 
 def partition_by_user(
@@ -135,8 +138,12 @@ def group_partitions(
             seed=seed,
         )
         kept = histories.map_items(new_rows)
-        dropped = len(histories.items) - len(kept.items)
-        UserEvents.write(paths[part], kept.select(np.flatnonzero(kept.lengths)), dropped)
+        UserEvents.write(
+            paths[part],
+            kept.select(np.flatnonzero(kept.lengths)),
+            dropped=len(histories.items) - len(kept.items),
+            repeated=len(events) - len(histories.items),
+        )
     share.wait()
     return paths
 
@@ -160,7 +167,7 @@ def _positive_events(
         raise UnknownItemError(
             f"{interactions.name}, row {first_row + row}: item {table['item_id'][int(row)].as_py()!r} is not in the "
             f"item table ({unknown.sum():,} events with such items in this block of rows); add the items to the item "
-            "table, or remove these events from the interactions"
+            "table, or leave these events out: recbase data from-csv with --log and --items does, and says how many"
         )
     if timed is not None:
         valid = pc.is_valid(table[timed].take(rows)).to_numpy()

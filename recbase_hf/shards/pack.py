@@ -385,6 +385,7 @@ def _facts(paths: Sequence[Path], has_code: np.ndarray, work: Path, chosen: _Cho
         "users": sum(len(part.histories) for part in users),
         "events": sum(len(part.histories.items) for part in users),
         "events_without_vector": sum(part.dropped for part in users),
+        "repeated_events": sum(part.repeated for part in users),
         "training_users": sum(training for training, _ in sides),
         "validation_users": sum(validation for _, validation in sides),
         **{what: sum(file[what] for file in files) for what in ("rows", "tokens", "targets")},

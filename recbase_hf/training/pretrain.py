@@ -43,6 +43,9 @@ __all__ = ["Pretraining", "train_language_model"]
 
 logger = logging.getLogger(__name__)
 
+FEW_STEPS = 100
+"""Fewer teach a model next to nothing."""
+
 
 def train_language_model(
     model: Any,
@@ -100,6 +103,11 @@ class _Trainer:
         if accelerator.is_main_process:
             require_writable(folder)
         self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
+        if self.num_steps < FEW_STEPS:
+            logger.warning(
+                "only %d steps (%d rows, batch_rows %d): the model will be near chance; raise epochs",
+                self.num_steps, len(train), training.batch_rows,
+            )  # fmt: skip
         self.train_rows = RowReader(train, history_dropout=training.history_dropout, seed=training.seed)
         self.validation_rows = RowReader(validation)
         # What a resumed run must agree with; the version of a library is free.

@@ -32,7 +32,8 @@ TOKENIZER_FLAGS = [
     *("--batch-size", "16", "--max-steps-per-level", "10", "--evaluate-every", "5"),
 ]
 PACK_FLAGS = ["--row-length", "33", "--max-items", "8"]
-MODEL_FLAGS = [*PACK_FLAGS, "--epochs", "1", "--batch-rows", "8", "--evaluate-every", "5"]
+TRAIN_FLAGS = ["--epochs", "1", "--batch-rows", "8", "--evaluate-every", "5"]
+MODEL_FLAGS = [*PACK_FLAGS, *TRAIN_FLAGS]
 
 
 def recbase(*arguments: str | Path) -> None:
@@ -263,8 +264,9 @@ def test_the_calibrated_score_is_left_out_where_it_was_fitted(made, toys, unseen
     receipt = json.loads((tmp_path / "r.json").read_text())
     assert receipt["rankers"][-1]["name"] == "RecBase calibrated"
     assert receipt["model"]["calibration"]["fitted_on"].keys() == {"toys"}
-    recbase("evaluate", *flags, "--data", toys)
-    receipt = json.loads((tmp_path / "r.json").read_text())
+    assert "the receipt of another evaluation (data)" in error_of("evaluate", *flags, "--data", toys)
+    recbase("evaluate", "--model", bundle, "--output", tmp_path / "other.json", "--data", toys)
+    receipt = json.loads((tmp_path / "other.json").read_text())
     assert receipt["rankers"][-1]["name"] == "RecBase catalog"
     assert "fitted on" in receipt["model"]["calibrated_left_out"]
     assert receipt["model"]["was_trained_on_this_data"]
@@ -402,7 +404,7 @@ def test_shards_packed_beforehand_train_the_same_model(made, toys, unseen, tmp_p
     tokenizer = ["--tokenizer", made / "tokenizer"]
     data = ["--data", toys, unseen]
     recbase("data", "pack", *data, *tokenizer, "--output", tmp_path / "shards", *PACK_FLAGS)
-    recbase("pretrain", "--shards", tmp_path / "shards", *tokenizer, "--output", tmp_path / "a", *MODEL_FLAGS)
+    recbase("pretrain", "--shards", tmp_path / "shards", *tokenizer, "--output", tmp_path / "a", *TRAIN_FLAGS)
     recbase("pretrain", *data, *tokenizer, "--output", tmp_path / "b", *MODEL_FLAGS)
     files = [tmp_path / run / "model" / "model.safetensors" for run in ("a", "b")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -423,7 +425,12 @@ def test_shards_of_another_tokenizer_and_unfinished_ones_are_refused(made, toys,
     recbase(
         "data", "pack", "--data", toys, "--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "s", *PACK_FLAGS
     )
-    flags = ["--tokenizer", made / "tokenizer", "--output", tmp_path / "out", *MODEL_FLAGS]
+    flags = ["--output", tmp_path / "out", *TRAIN_FLAGS]
+    assert "--shards needs the tokenizer" in error_of("pretrain", "--shards", tmp_path / "s", *flags)
+    flags += ["--tokenizer", made / "tokenizer"]
+    assert "leave out --data" in error_of("pretrain", "--shards", tmp_path / "s", "--data", toys, *flags)
+    assert "leave out --max-items" in error_of("pretrain", "--shards", tmp_path / "s", "--max-items", "9", *flags)
+    assert not (tmp_path / "out" / "tokenizer").exists()
     assert "fingerprint" in error_of("pretrain", "--shards", tmp_path / "s", *flags)
     (tmp_path / "s" / "shards.json").unlink()
     assert "no finished token shards" in error_of("pretrain", "--shards", tmp_path / "s", *flags)

@@ -7,7 +7,7 @@ import pytest
 
 from recbase_hf.cli import main
 
-LOG = 'buyer;sku;name;when\n7;001;Chess;2024-01-02\n7;002;"Poker; deluxe";2024-01-03\n8;003;;2024-01-04\n'
+LOG = 'buyer;sku;name;when\n7;001;Chess;2024-01-02\n7;002;"Poker; deluxe";2024-01-03\n8;003;Go;2024-01-04\n'
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ def test_a_script_is_a_shim_of_the_command_of_its_name(script):
     ]
     assert imports == [("recbase_hf.cli", ["main"])]
     command = script.stem.replace("_", "-")
-    assert re.search(rf'if __name__ == "__main__":\n    main\(\["{command}", \*sys.argv\[1:\]\]\)\n$', source)
+    name = f'"data", "{command}"' if command == "pack" else f'"{command}"'
+    assert re.search(rf'if __name__ == "__main__":\n    main\(\[{name}, \*sys.argv\[1:\]\]\)\n$', source)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

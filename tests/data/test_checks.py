@@ -98,7 +98,7 @@ def test_labels_that_are_all_empty_count_as_liked(tmp_path: Path) -> None:
         ("item_id,title\na,A\nb,B\na,C\n", "error", "items.csv, row 3, column 'item_id': 'a' stands in row 1 already"),
         (
             "item_id,title\na,A\nb,\n",
-            "warning",
+            "error",
             "items.csv, row 2, column 'title': item 'b' has no text, like 0 others",
         ),
         ("item_id,title\na,A\n,B\n", "error", "items.csv, row 2 .*the id is missing"),
@@ -141,7 +141,7 @@ def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert said_of(tmp_path) == whole
     for level, said in [
         ("error", "items.parquet, row 4, column 'item_id': 'a' stands in row 1 already"),
-        ("warning", "row 3, column 'title, tags': item 'c' has no text"),
+        ("error", "row 3, column 'title, tags': item 'c' has no text"),
         ("error", r"row 2, column 'item_id': item 'x' .* 2 other rows \(2 items: 'x', 'y'\)"),
         ("error", "row 4, column 'timestamp': -1.0 is before 1970"),
         ("error", "row 5, column 'timestamp': 17.*looks like milliseconds"),
