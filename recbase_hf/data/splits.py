@@ -323,11 +323,11 @@ def _targets(folder: Path) -> tuple[pa.Array, pa.Array, np.ndarray | None]:
     users = pa.array(histories.users[chosen].tolist(), pa.large_string())
     targets = histories.items[histories.offsets[1:][chosen] - 1]
     last_items = ids.take(pa.array(targets))
-    if not timed:
+    if not timed or not len(users):
         return users, last_items, None
     pairs, when = _pairs(events["user"], ids.take(events["item"])), events["time"].to_numpy()
     ascending = np.lexsort((when, pairs))
-    first = ascending[np.searchsorted(pairs, _pairs(users, last_items), sorter=ascending)] if len(users) else []
+    first = ascending[np.searchsorted(pairs, _pairs(users, last_items), sorter=ascending)]
     return users, last_items, when[first]
 
 

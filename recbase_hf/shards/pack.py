@@ -186,8 +186,8 @@ def _require_same_settings(output: Path, settings: dict[str, Any]) -> None:
     begun = read_json(record) if record.exists() else None
     if begun is None or _differing(begun, settings):
         if begun is not None:
-            differing = ", ".join(_differing(begun, settings))
-            logger.info("%s was begun with other settings (%s): starting over", output, differing)
+            reason = ", ".join(_differing(begun, settings))
+            logger.info("%s was begun with other settings (%s): starting over", output, reason)
         if not (output / _WORK).exists() and (output / ROWS).exists():
             raise ValueError(f"{output} holds a folder {ROWS} that is not of token shards; name another folder")
         _drop(output / ROWS)

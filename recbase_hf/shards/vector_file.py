@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -115,7 +116,7 @@ def _join(items: TableBlocks, work: Path, path: Path) -> None:
 _IDS = pa.schema({"item_id": pa.large_string()})
 
 
-def _require_same(record: Path, settings: dict[str, object]) -> None:
+def _require_same(record: Path, settings: dict[str, Any]) -> None:
     before = read_json(record) if record.exists() else settings
     differing = sorted(key for key in settings if before.get(key) != settings[key])
     if differing:
