@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_file", "atomic_folder", "hash_of_json", "read_json", "sha256_of_file", "write_json"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "explained_full_disk",
+    "hash_of_json",
+    "read_json",
+    "sha256_of_file",
+    "write_json",
+]
 
 
 @contextmanager
@@ -112,6 +121,25 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, keys in the order given, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def explained_full_disk(folder: str | Path) -> Iterator[None]:
+    """A full disk as an error that names the folder and what to do.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"the disk is full while {folder} is written ({error.strerror or error}); make room and give the same "
+            "command again, which goes on where this one stopped",
+        ) from error
 
 
 def hash_of_json(content: Any) -> str:

@@ -19,7 +19,7 @@ from recbase_hf.data.histories import group_events
 from recbase_hf.data.id_index import IdIndex, TextRows, hash_texts, mix
 from recbase_hf.data.table_sources import find_table
 from recbase_hf.errors import DataError, LeakageError, UnknownItemError
-from recbase_hf.files import atomic_folder, write_json
+from recbase_hf.files import atomic_folder, explained_full_disk, write_json
 from recbase_hf.progress import progress
 
 __all__ = ["PARTS", "Leakage", "find_leakage", "split_tables"]
@@ -91,7 +91,7 @@ def split_tables(
         moments, facts["without_time"], parts_of = _parts_by_time(interactions, shares)
         facts["validation_from"], facts["test_from"] = moments
         impressions_of = _impressions_by_time(moments)
-    with atomic_folder(out) as work:
+    with explained_full_disk(out), atomic_folder(out) as work:
         targets = {part: work / part / folder.resolve().name for part in PARTS}
         for target in targets.values():
             target.mkdir(parents=True)

@@ -29,7 +29,7 @@ from recbase_hf.data.domain import ItemVectors, encode_texts
 from recbase_hf.data.id_index import IdIndex, mix
 from recbase_hf.data.vectors import find_ids, find_vectors, open_vectors
 from recbase_hf.errors import DataError
-from recbase_hf.files import hash_of_json, read_json, sha256_of_file, write_json
+from recbase_hf.files import explained_full_disk, hash_of_json, read_json, sha256_of_file, write_json
 from recbase_hf.progress import progress
 from recbase_hf.shards.events import UserEvents, group_partitions, partition_by_user
 from recbase_hf.shards.item_codes import ItemVectorRows, encode_items, rows_of_vectors
@@ -116,10 +116,11 @@ def pack_domains(
     share.wait()
     if not finished:
         settings = read_json(output / _WORK / "settings.json")
-        facts = {
-            name: _pack_domain(name, folder, tokenizer, source, output, packing, share)
-            for name, folder in domains.items()
-        }
+        with explained_full_disk(output):
+            facts = {
+                name: _pack_domain(name, folder, tokenizer, source, output, packing, share)
+                for name, folder in domains.items()
+            }
         share.wait()  # all have read what is deleted now
         if share.is_first:
             write_json(output / FACTS, {"settings": settings, "domains": facts})

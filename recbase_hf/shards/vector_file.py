@@ -16,7 +16,7 @@ from recbase_hf.data.blocks import TableBlocks, hash_of_tables, item_blocks
 from recbase_hf.data.domain import ItemVectors
 from recbase_hf.data.vectors import ENDING, find_ids
 from recbase_hf.errors import DataError
-from recbase_hf.files import atomic_file, read_json, write_json
+from recbase_hf.files import atomic_file, explained_full_disk, read_json, write_json
 from recbase_hf.progress import progress
 from recbase_hf.share import Share
 from recbase_hf.text.encoder import TextEncoder, normalize_rows
@@ -72,11 +72,13 @@ def write_vectors(
         for start, part in share.mine(_parts(items, block)):
             target = work / f"{start:012d}.npy"
             if not target.exists():
-                _encode(items, block, start, part, encoder, source, target)
+                with explained_full_disk(folder):
+                    _encode(items, block, start, part, encoder, source, target)
     share.wait()
     if share.is_first:
         write_json(record, read_json(work / "settings.json"))
-        _join(items, work, path)
+        with explained_full_disk(folder):
+            _join(items, work, path)
         shutil.rmtree(work)
     share.wait()
     return path

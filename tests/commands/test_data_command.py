@@ -73,3 +73,19 @@ def test_the_list_says_where_each_data_set_comes_from(capsys):
     printed = capsys.readouterr().out
     assert "ratings.dat" in printed
     assert "https://grouplens.org" in printed
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit"), [(1, "seconds"), (10**3, "milliseconds"), (10**6, "micro"), (10**9, "nano")]
+)
+def test_times_of_any_unit_become_seconds_and_a_mixture_is_refused(tmp_path, scale, unit):
+    log = tmp_path / "log.csv"
+    rows = [f"u,{item},Thing {item},{(1_600_000_000 + item) * scale}" for item in range(3)]
+    log.write_text("\n".join(["buyer,sku,name,when", *rows]) + "\n")
+    from_csv(log, tmp_path / "shop", "--texts", "name", "--delimiter", ",")
+    times = pq.read_table(tmp_path / "shop" / "interactions.parquet")["timestamp"].to_pylist()
+    assert times == [1_600_000_000, 1_600_000_001, 1_600_000_002], unit
+    log.write_text("\n".join(["buyer,sku,name,when", *rows, f"u,9,Thing 9,{1_600_000_009 * scale * 1000}"]) + "\n")
+    if scale < 10**9:
+        with pytest.raises(SystemExit, match=r"row 4: .* since 1970; are there two sources in one file"):
+            from_csv(log, tmp_path / "mixed", "--texts", "name", "--delimiter", ",")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections import Counter
@@ -375,6 +376,21 @@ def test_vectors_of_other_items_are_refused(tmp_path):
     assert "an item id comes twice" in error_of(DataError, folder, tmp_path / "b")
     rewrite(folder, "minilm_ids.parquet", lambda rows: rows.pop())
     assert "29 vectors but" in error_of(DataError, folder, tmp_path / "c")
+
+
+def test_a_full_disk_is_named_and_the_same_call_goes_on(tmp_path, monkeypatch):
+    folder = write_domain(tmp_path / "shop")
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("recbase_hf.shards.pack.write_shard", full)
+        with pytest.raises(OSError, match=r"the disk is full while .*/shards is written .*; make room"):
+            pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
+    pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", PACKING)
+    pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "straight", PACKING)
+    assert files_of(tmp_path / "shards") == files_of(tmp_path / "straight")
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "row"])

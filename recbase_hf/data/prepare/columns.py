@@ -12,8 +12,9 @@ from recbase_hf.errors import DataError
 
 __all__ = ["Exploded", "UnixSeconds", "explode", "joined", "one_array", "seconds", "words"]
 
-_LARGEST_SECONDS = 100_000_000_000
-"""The year 5138; larger numbers are milliseconds."""
+_UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+_LARGEST = np.array([1e11, 1e14, 1e17])
+"""The year 5138 in the first three; larger numbers count the next."""
 
 
 class Exploded(NamedTuple):
@@ -97,7 +98,7 @@ class UnixSeconds:
     def __init__(self, place: str) -> None:
         self._place = place
         self._rows = 0
-        self._first: tuple[int, str, bool] | None = None
+        self._first: tuple[int, str, int] | None = None
 
     def of(self, numbers: pa.Array | pa.ChunkedArray) -> pa.Array:
         """The next rows of the file, of the type that they have.
@@ -108,22 +109,22 @@ class UnixSeconds:
         numbers = one_array(numbers)
         values = numbers.to_numpy(zero_copy_only=False)
         there = np.flatnonzero(pc.is_valid(numbers).to_numpy(zero_copy_only=False))
-        is_milliseconds = values[there] > _LARGEST_SECONDS
+        units = np.searchsorted(_LARGEST, values[there])
         if len(there) and self._first is None:
-            self._first = (self._rows + int(there[0]) + 1, str(numbers[int(there[0])]), bool(is_milliseconds[0]))
+            self._first = (self._rows + int(there[0]) + 1, str(numbers[int(there[0])]), int(units[0]))
         if self._first is None:
             self._rows += len(numbers)
             return numbers
-        first_row, first, in_milliseconds = self._first
-        other = there[is_milliseconds != in_milliseconds]
+        first_row, first, unit = self._first
+        other = np.flatnonzero(units != unit)
         if len(other):
-            units = ("milliseconds", "seconds") if in_milliseconds else ("seconds", "milliseconds")
+            row = int(there[other[0]])
             raise DataError(
-                f"{self._place}, row {self._rows + int(other[0]) + 1}: {numbers[int(other[0])]} counts {units[1]}, but "
-                f"{first} in row {first_row} {units[0]} since 1970; are there two sources in one file? write one unit"
+                f"{self._place}, row {self._rows + row + 1}: {numbers[row]} counts {_UNITS[units[other[0]]]}, but "
+                f"{first} in row {first_row} {_UNITS[unit]} since 1970; are there two sources in one file? Write one"
             )
         self._rows += len(numbers)
-        return pc.divide(numbers, 1000) if in_milliseconds else numbers
+        return pc.divide(numbers, 1000**unit) if unit else numbers
 
 
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
