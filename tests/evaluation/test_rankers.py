@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from itertools import chain
 
 import numpy as np
@@ -22,8 +21,6 @@ from recbase_hf.evaluation.rankers.training_free import SIMILARITIES, Popularity
 ITEMS = 30
 SMALL = SequentialSettings(width=16, max_length=6, max_epochs=2)
 SAMPLED = SequentialSettings(width=16, max_length=6, max_epochs=2, full_softmax=5, negatives=8)
-
-needs_implicit = pytest.mark.skipif(find_spec("implicit") is None, reason="needs the library implicit")
 
 
 def make_histories(sequences: list[list[int]]) -> Histories:
@@ -65,9 +62,7 @@ RANKERS: dict[str, Callable[[], Ranker]] = {
     "GRU4Rec": lambda: Gru4Rec(TRAINING, ITEMS, settings=SMALL),
     "SASRec": lambda: SasRec(TRAINING, ITEMS, settings=SAMPLED),
 }
-each_ranker = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs_implicit if name == "ALS" else ()) for name in RANKERS]
-)
+each_ranker = pytest.mark.parametrize("name", list(RANKERS))
 
 
 @cache
@@ -217,7 +212,6 @@ def test_ease_refuses_catalogs_that_are_too_large_to_invert() -> None:
         Ease(TRAINING, ITEMS, max_items=20)
 
 
-@needs_implicit
 def test_als_solves_for_the_factors_of_the_history() -> None:
     ranker = Als(TRAINING, ITEMS, factors=4, regularization=0.1, confidence=5.0)
     factors = ranker._model.item_factors.astype(np.float64)
@@ -229,7 +223,7 @@ def test_als_solves_for_the_factors_of_the_history() -> None:
         np.testing.assert_allclose(ranker.scores([history], None)[0], expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [Popularity, ItemKnn, Ease, SasRec, Gru4Rec, pytest.param(Als, marks=needs_implicit)])
+@pytest.mark.parametrize("make", [Popularity, ItemKnn, Ease, SasRec, Gru4Rec, Als])
 def test_training_without_events_is_refused(make: Callable[[Histories, int], Ranker]) -> None:
     with pytest.raises(ValueError, match="histories of 2 users hold no event"):
         make(make_histories([[], []]), ITEMS)
