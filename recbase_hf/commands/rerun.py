@@ -56,10 +56,11 @@ def rerun(options: Rerun) -> tuple[dict[str, Any], dict[str, Any]]:
     evaluation = load_evaluation(again)
     now = dataset_facts(evaluation.domain, evaluation.task)
     for part in ("vectors_hash", "task_hash"):
-        if now[part] != before["dataset"][part]:
+        then = before["dataset"].get(part, "not said")
+        if now[part] != then:
             raise DataError(
-                f"{again.data}: {part} is {now[part]}, but {before['dataset'][part]} in the receipt: the tables are "
-                "the same, but the item vectors, the impressions or the protocol's rules are not"
+                f"{again.data}: {part} is {now[part]}, but {then} in the receipt: the tables are the same, but the item "
+                "vectors, the impressions or the protocol's rules are not"
             )
     model = model_facts(again, evaluation)
     if model is not None:
