@@ -59,8 +59,8 @@ def rerun(options: Rerun) -> tuple[dict[str, Any], dict[str, Any]]:
         then = before["dataset"].get(part, "not said")
         if now[part] != then:
             raise DataError(
-                f"{again.data}: {part} is {now[part]}, but {then} in the receipt: the tables are the same, but the item "
-                "vectors, the impressions or the protocol's rules are not"
+                f"{again.data}: {part} is {now[part]}, but {then} in the receipt: the tables are the same, but "
+                "the item vectors, the impressions or the rules of the protocol are not"
             )
     model = model_facts(again, evaluation)
     if model is not None:
