@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +98,9 @@ def split_tables(
             target.mkdir(parents=True)
             _link_items(folder, target)
         _require_known_items(interactions, folder)
-        rows = _write_parts(interactions, parts_of, [target / "interactions.parquet" for target in targets.values()])
+        blocks = progress(interactions, description="splitting", total=len(interactions), unit=" blocks")
+        paths = [target / "interactions.parquet" for target in targets.values()]
+        rows = _write_parts(blocks, _schema(interactions), parts_of, paths)
         for part, count in zip(PARTS, rows, strict=True):
             if not count:
                 raise DataError(f"{folder}: the {part} part is empty; take other shares, or split by the other way")
@@ -335,23 +338,17 @@ def _targets(folder: Path) -> tuple[pa.Array, pa.Array, np.ndarray | None]:
 
 
 def _write_parts(
-    interactions: TableBlocks, parts_of: Callable[[pa.Table], list[np.ndarray]], paths: list[Path]
+    tables: Iterable[pa.Table], schema: pa.Schema, parts_of: Callable[[pa.Table], list[np.ndarray]], paths: list[Path]
 ) -> list[int]:
     """Write the rows of each part; returns how many."""
     counts = [0] * len(paths)
-    writers: list[pq.ParquetWriter] = []
-    try:
-        for table in progress(interactions, description="splitting", total=len(interactions), unit=" blocks"):
-            if not writers:
-                schema = _schema(interactions, table.schema)
-                writers = [pq.ParquetWriter(path, schema) for path in paths]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(pq.ParquetWriter(path, schema)) for path in paths]
+        for table in tables:
             for number, (writer, mask) in enumerate(zip(writers, parts_of(table), strict=True)):
-                part = table.filter(pa.array(mask)).cast(writer.schema)
+                part = table.filter(pa.array(mask)).cast(schema)
                 writer.write_table(part)
                 counts[number] += part.num_rows
-    finally:
-        for writer in writers:
-            writer.close()
     return counts
 
 
@@ -374,8 +371,9 @@ def _item_index(folder: Path) -> IdIndex:
     return IdIndex(pa.chunked_array(blocks, pa.large_string()))
 
 
-def _schema(interactions: TableBlocks, first: pa.Schema) -> pa.Schema:
+def _schema(interactions: TableBlocks) -> pa.Schema:
     """That of all blocks: times that are whole numbers in the first may have fractions in a later one."""
+    first = interactions.read(0).schema
     for name in ("order", "timestamp"):
         if name in first.names:
             columns = ["user_id", "item_id", name]
@@ -392,20 +390,9 @@ def _write_impressions(
     path = folder / "impressions.parquet"
     if not path.exists():
         return []
-    counts = [0] * len(targets)
     with pq.ParquetFile(path) as file:
-        writers = [pq.ParquetWriter(target / path.name, file.schema_arrow) for target in targets]
-        try:
-            for batch in file.iter_batches(1 << 16):
-                table = pa.Table.from_batches([batch])
-                for number, (writer, mask) in enumerate(zip(writers, parts_of(table), strict=True)):
-                    part = table.filter(pa.array(mask))
-                    writer.write_table(part)
-                    counts[number] += part.num_rows
-        finally:
-            for writer in writers:
-                writer.close()
-    return counts
+        tables = (pa.Table.from_batches([batch]) for batch in file.iter_batches(1 << 16))
+        return _write_parts(tables, file.schema_arrow, parts_of, [target / path.name for target in targets])
 
 
 def _link_items(folder: Path, target: Path) -> None:

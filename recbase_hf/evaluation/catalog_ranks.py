@@ -25,7 +25,6 @@ class CatalogRanks:
         task: who is ranked for, and what competes.
         ks: cut-offs; None takes those of the protocol.
         id_of_item: (items,) int64, the same number for items that share a semantic ID; adds the `semantic_id_` figures.
-        coverage: whether to keep track of which items are recommended at all; the better part of the time.
 
     Raises:
         ValueError: a cut-off is below 1, or `id_of_item` does not fit the catalog.
@@ -46,13 +45,12 @@ class CatalogRanks:
         *,
         ks: Sequence[int] | None = None,
         id_of_item: np.ndarray | None = None,
-        coverage: bool = True,
     ) -> None:
         self._task = task
         self._ks = cut_offs(task, ks)
         self._items = _Counts(len(task))
         self._added = np.zeros(len(task), dtype=bool)
-        self._covered = {k: np.zeros(task.num_items, dtype=bool) for k in self._ks} if coverage else {}
+        self._covered = {k: np.zeros(task.num_items, dtype=bool) for k in self._ks}
         self._users_together = max(1, _SCORES_TOGETHER // max(task.num_items, 1))
         self._semantic_ids: _SemanticIds | None = None
         if id_of_item is not None:
@@ -83,8 +81,7 @@ class CatalogRanks:
         self._items.add(rows, scores, positives)
         if self._semantic_ids is not None:
             self._semantic_ids.add(rows, scores, positives)
-        if self._covered:
-            self._cover(scores)
+        self._cover(scores)
         self._added[rows] = True
 
     def figures(self, name: str, *, samples: int = 1000, seed: int = 0) -> TaskFigures:

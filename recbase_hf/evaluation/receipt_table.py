@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from recbase_hf.evaluation.comparison import is_lower_better
@@ -11,15 +10,14 @@ from recbase_hf.evaluation.report_tables import markdown_table, metric_title
 __all__ = ["render_table"]
 
 
-def render_table(receipt: dict[str, Any], metrics: Sequence[str] | None = None) -> str:
+def render_table(receipt: dict[str, Any]) -> str:
     """The figures as a Markdown table that also reads well as plain text; `*` marks the best of the first metric.
 
     Args:
         receipt: from `write_receipt` or `read_receipt`.
-        metrics: columns; by default those that the protocol is known for. The first has its interval.
     """
     rankers = receipt["rankers"]
-    metrics = metrics or _main_metrics(receipt)
+    metrics = _main_metrics(receipt)
     values = [row["metrics"][metrics[0]]["value"] for row in rankers]
     better = min if is_lower_better(metrics[0]) else max
     best = better((value for value in values if value is not None), default=None)
