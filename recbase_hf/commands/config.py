@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from recbase_hf.config import option, parse_arguments
 from recbase_hf.files import atomic_file
@@ -50,6 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.output is None:
         print(text, end="")
         return
+    _require_no_other(Path(options.output), text)
     with atomic_file(options.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{options.output}: edit num_processes, then accelerate launch --config_file {options.output} ...")
+
+
+def _require_no_other(path: Path, text: str) -> None:
+    """Raise where a file has another content, which somebody may have edited.
+
+    Raises:
+        FileExistsError: names the file and the fix.
+    """
+    if path.exists() and (not path.is_file() or path.read_bytes() != text.encode()):
+        raise FileExistsError(f"{path} is there already, with another content; name another --output, or delete it")

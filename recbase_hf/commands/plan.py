@@ -2,127 +2,208 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from recbase_hf.config import option, parse_arguments, part_of
+from recbase_hf.config import option, parse_arguments, require_positive
 from recbase_hf.files import write_json
 from recbase_hf.language_model import MODEL_SIZES, qwen2_config
 from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.planning.memory import GIB, STRATEGIES
 from recbase_hf.planning.plan import TOKENS_PER_PARAMETER, Plan, make_plan
 from recbase_hf.planning.planned_run import PlannedRun
+from recbase_hf.shards.pack import Packing
+from recbase_hf.shards.packing import default_row_length, require_fitting
 
-__all__ = ["PlanRun", "main", "plan"]
+__all__ = ["ERROR_STATUS", "PlanRun", "main", "plan"]
+
+ERROR_STATUS = 2
+"""With which the command ends on an error, so that a script can tell it from status 1, a run that does not fit."""
 
 
 @dataclass(frozen=True)
-class PlanRun(PlannedRun):
+class PlanRun:
     """Plan a training: parameters, memory on each GPU by part, speed, hours and cost.
 
-    The size may stand first (recbase plan 1.5b --gpus 8), or after --size, or after --config where no file has that
-    name.
+    The model comes first (recbase plan 1.5b --gpus 8) or after --config (recbase plan --config 1.5b --gpus 8): tiny,
+    mini, base, base-paper or 1.5b. Any other --config is a YAML file with options. What is not said is as recbase
+    pretrain has it. The exit status is 0 if the run fits into the memory, 1 if it does not, 2 on an error.
     """
 
-    size: str = option("1.5b", help="size of the model", choices=tuple(MODEL_SIZES))
     num_levels: int = option(4, help="codes an item")
     codebook_size: int = option(1024, help="codes a level")
-    gpus: int = option(1, help="GPUs in all")
-    gpu_memory: float = option(80.0, help="GiB of each")
-    strategy: str = option("ddp", help="how GPUs share the work: FSDP2, or a stage of DeepSpeed", choices=STRATEGIES)
-    mixed_precision: str = option("bf16", help="as Accelerate has it", choices=("no", "bf16", "fp16"))
-    gradient_checkpointing: bool = option(False, help="compute layers again in the backward pass: a third more work")
-    attention: str = option("sdpa", help="as transformers names it", choices=("sdpa", "eager", "flash_attention_2"))
-    loss_chunk: int = option(1024, help="tokens whose logits are in memory at once; 0 for all")
-    batch_rows: int = option(64, help="rows a step, over all GPUs and micro-batches")
-    row_length: int = option(1024, help="tokens a row")
-    gradient_accumulation: int = option(1, help="micro-batches a step")
-    ema_decay: float = option(0.0, help="of the moving average of the weights, which takes memory; 0 for none")
-    patience: int = option(0, help="evaluations until an early stop, which keeps the best weights; 0 for none")
-    reserve: float = option(2.0, help="GiB of each GPU for the CUDA context, NCCL and fragmentation")
+    max_items: int = option(Packing.max_items, help="items a training window")
+    row_length: int | None = option(
+        Packing.row_length, help="tokens a packed row; default two full windows, or as many as make 512 tokens"
+    )
+    gpus: int = option(PlannedRun.gpus, help="GPUs in all")
+    gpu_memory: float = option(PlannedRun.gpu_memory, help="GiB of each")
+    strategy: str = option(
+        PlannedRun.strategy, help="how GPUs share the work: FSDP2, or a stage of DeepSpeed", choices=STRATEGIES
+    )
+    mixed_precision: str = option(
+        PlannedRun.mixed_precision, help="as Accelerate has it", choices=("no", "bf16", "fp16")
+    )
+    gradient_checkpointing: bool = option(
+        PlannedRun.gradient_checkpointing, help="compute layers again in the backward pass: a third more work"
+    )
+    attention: str = option(
+        PlannedRun.attention, help="as transformers names it", choices=("sdpa", "eager", "flash_attention_2")
+    )
+    loss_chunk: int = option(PlannedRun.loss_chunk, help="tokens whose logits are in memory at once; 0 for all")
+    batch_rows: int = option(PlannedRun.batch_rows, help="rows a step, over all GPUs and micro-batches")
+    gradient_accumulation: int = option(PlannedRun.gradient_accumulation, help="micro-batches a step")
+    ema_decay: float = option(
+        PlannedRun.ema_decay, help="of the moving average of the weights, which takes memory; 0 for none"
+    )
+    patience: int = option(
+        PlannedRun.patience, help="evaluations until an early stop, which keeps the best weights; 0 for none"
+    )
+    reserve: float = option(PlannedRun.reserve, help="GiB of each GPU for the CUDA context, NCCL and fragmentation")
     document_length: float | None = option(
-        None, help="mean tokens of a packed history, which attend to each other; default the whole row, an upper bound"
+        None, help="mean tokens of a window, which attend to each other; default a full window, an upper bound"
     )
     tokens: float | None = option(None, help=f"budget of training tokens; default {TOKENS_PER_PARAMETER} a parameter")
-    mfu: float = option(0.4, help="model FLOPs utilization that you expect, a share of the peak")
-    peak_tflops: float = option(990.0, help="dense TFLOP/s of a GPU: 990 is an H100 or H200 in bf16, 312 an A100")
-    gpu_hour_price: float = option(2.5, help="what an hour of one GPU costs")
+    mfu: float = option(PlannedRun.mfu, help="model FLOPs utilization that you expect, a share of the peak")
+    peak_tflops: float = option(
+        PlannedRun.peak_tflops, help="dense TFLOP/s of a GPU: 990 is an H100 or H200 in bf16, 312 an A100"
+    )
+    gpu_hour_price: float = option(PlannedRun.gpu_hour_price, help="what an hour of one GPU costs")
     output: str | None = option(None, help="file.json for the numbers, besides printing them")
 
+    def __post_init__(self) -> None:
+        require_positive(self, "num_levels", "codebook_size")
+        Packing(row_length=self.row_length, max_items=self.max_items)
+        self.planned_run()
 
-def plan(options: PlanRun) -> Plan:
-    """The plan; it is also written where that is asked for."""
-    layout = TokenLayout(options.num_levels, options.codebook_size)
-    planned = make_plan(qwen2_config(options.size, layout), part_of(options, PlannedRun))
+    @property
+    def layout(self) -> TokenLayout:
+        """Of the tokenizer."""
+        return TokenLayout(self.num_levels, self.codebook_size)
+
+    def planned_run(self) -> PlannedRun:
+        """What is planned, with rows of whole windows, where nothing else is asked for, as they are packed.
+
+        Raises:
+            ValueError: a number is out of its range, a window does not fit a row, or the rows cannot be shared out.
+        """
+        row_length = self.row_length or default_row_length(self.layout, self.max_items)
+        require_fitting(self.layout, row_length=row_length, max_items=self.max_items)
+        values = {field.name: getattr(self, field.name) for field in fields(PlannedRun)}
+        if self.document_length is None:
+            values["document_length"] = 1 + self.num_levels * self.max_items
+        return PlannedRun(**{**values, "row_length": row_length})
+
+
+def plan(size: str, options: PlanRun) -> Plan:
+    """The plan of a model of `MODEL_SIZES`; it is also written where that is asked for."""
+    config = qwen2_config(size, options.layout, max_items=options.max_items)
+    planned = make_plan(config, options.planned_run())
     if options.output is not None:
-        write_json(options.output, planned.to_dict())
+        write_json(options.output, {"size": size, **planned.to_dict()})
     return planned
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and print the plan."""
-    arguments = _with_size(list(sys.argv[1:] if arguments is None else arguments))
-    options = parse_arguments(PlanRun, arguments, program="recbase plan", description=PlanRun.__doc__ or "")
-    print("\n".join(_lines(options, plan(options))))
+    """Parse the command line and print the plan; ends with status 1 where it does not fit."""
+    sizes, rest = _take_sizes(list(sys.argv[1:] if arguments is None else arguments))
+    options = parse_arguments(PlanRun, rest, program="recbase plan", description=PlanRun.__doc__ or "")
+    if len(sizes) != 1:
+        many = f"one model at a time, not {' and '.join(sizes)}" if sizes else "which model"
+        raise ValueError(f"{many}: --config {', '.join(MODEL_SIZES)}")
+    planned = plan(sizes[0], options)
+    print("\n".join(_lines(sizes[0], planned)))
+    if not planned.fits:
+        sys.exit(1)
 
 
-def _with_size(arguments: list[str]) -> list[str]:
-    """A size that stands first, or that is given as `--config`, as `--size`."""
+# ---- which model -----------------------------------------------------------------------------------------------------
+
+
+def _take_sizes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Sizes that stand first or after `--config`, and the other arguments.
+
+    Raises:
+        ValueError: a `--config` is neither a size nor a file.
+    """
+    sizes, rest = [], []
     if arguments and not arguments[0].startswith("-"):
-        arguments = ["--size", *arguments]
-    for place, word in enumerate(arguments):
-        flag, _, value = word.partition("=")
+        arguments = ["--config", *arguments]
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
         if flag != "--config":
+            rest.append(word)
             continue
-        following = arguments[place + 1 : place + 2]
-        value = value or "".join(following)
-        if value in MODEL_SIZES and not Path(value).is_file():
-            arguments[place] = word.replace("--config", "--size", 1)
-    return arguments
+        value = value if equals else next(words, "")
+        if value in MODEL_SIZES:
+            sizes.append(value)
+        else:
+            _require_file(value)
+            rest.append(f"--config={value}")
+    return sizes, rest
 
 
-def _lines(options: PlanRun, planned: Plan) -> list[str]:
-    rows = options.memory_setup().rows
-    checkpointing = " and gradient checkpointing" if options.gradient_checkpointing else ""
-    gpus = f"each of {options.gpus} GPUs" if options.gpus > 1 else "the GPU"
+def _require_file(name: str) -> None:
+    if Path(name).is_file():
+        return
+    near = difflib.get_close_matches(name.lower(), MODEL_SIZES, n=2, cutoff=0.5)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(
+        f"--config {name} is neither a configuration ({', '.join(MODEL_SIZES)}) nor a file with options{meant}"
+    )
+
+
+# ---- the text --------------------------------------------------------------------------------------------------------
+
+
+def _lines(size: str, planned: Plan) -> list[str]:
+    run = planned.run
+    rows = run.memory_setup().rows
+    checkpointing = " and gradient checkpointing" if run.gradient_checkpointing else ""
+    gpus = f"each of {run.gpus} GPUs under {run.strategy}" if run.gpus > 1 else f"the GPU under {run.strategy}"
     width = max(map(len, planned.memory))
     lines = [
-        f"{options.size}: {planned.parameters:,} parameters",
+        f"{size}: {planned.parameters:,} parameters",
         "",
-        f"Memory of {gpus} under {options.strategy}, mixed precision {options.mixed_precision}"
-        f"{checkpointing}, {rows} rows of {options.row_length:,} tokens a micro-batch",
+        f"Memory of {gpus}, mixed precision {run.mixed_precision}{checkpointing}",
+        f"A micro-batch is {rows} rows of {run.row_length:,} tokens, a step {run.batch_rows} rows on all GPUs",
     ]
     parts = [*planned.memory.items(), ("total", planned.total_memory)]
-    lines += [f"  {name:{width}} {_gib(size):>12}" for name, size in parts]
+    lines += [f"  {name:{width}} {_gib(amount):>12}" for name, amount in parts]
     without, with_checkpointing = planned.activations
     lines += [f"  (activations without gradient checkpointing {_gib(without)}, with it {_gib(with_checkpointing)})", ""]
-    lines += _verdict(options, planned)
-    peak = f"{options.peak_tflops:g} TFLOP/s"
-    if options.mixed_precision == "no":
-        peak += " of bf16, which float32 does not reach"
-    lines += [
-        "",
-        f"Speed at {100 * options.mfu:g} % of {peak} (assumed: --mfu, --peak-tflops)",
-        f"  {planned.flops_per_token / 1e9:.3g} GFLOP a token, recomputation not counted",
-        f"  {planned.tokens_per_second:,.0f} tokens/s, {planned.seconds_per_step:.3g} s a step",
-        "",
-        f"Budget of {planned.tokens:.3g} tokens",
-        f"  {planned.hours:,.1f} hours, {planned.hours * options.gpus:,.1f} GPU hours",
-        f"  cost {planned.cost:,.0f} at {options.gpu_hour_price:g} a GPU hour (assumed: --gpu-hour-price)",
-    ]
-    return lines
+    return [*lines, *_verdict(planned), "", *_speed(planned)]
 
 
-def _verdict(options: PlanRun, planned: Plan) -> list[str]:
-    memory = f"{options.gpu_memory:g} GiB (--gpu-memory)"
+def _verdict(planned: Plan) -> list[str]:
+    memory = f"{planned.run.gpu_memory:g} GiB (--gpu-memory)"
     if planned.fits:
         return [f"It fits into {memory}."]
     if not planned.remedies:
-        return [f"It does not fit into {memory}, whatever the options and the number of GPUs."]
+        return [f"It does NOT fit into {memory}, whatever the options and the number of GPUs."]
     lines = [f"It does NOT fit into {memory}. It would with{' one of' if len(planned.remedies) > 1 else ''}"]
     return lines + [f"  {flags}  ({_gib(size)})" for flags, size in planned.remedies.items()]
+
+
+def _speed(planned: Plan) -> list[str]:
+    run, speed = planned.run, planned.tokens_per_second
+    peak = f"{run.peak_tflops:g} TFLOP/s a GPU"
+    if run.mixed_precision == "no":
+        peak += " (of bf16, which float32 does not reach)"
+    return [
+        f"Speed that follows from an assumed MFU of {100 * run.mfu:g} % of {peak}; --mfu, --peak-tflops",
+        f"  {planned.flops_per_token / 1e9:.3g} GFLOP a token of windows of {run.document_length:g}, "
+        "recomputation not counted",
+        f"  {speed:,.0f} tokens/s, {planned.seconds_per_step:.3g} s a step at that MFU; not measured",
+        "",
+        f"Budget of {planned.tokens:.3g} tokens",
+        f"  {planned.hours:,.1f} hours, {planned.hours * run.gpus:,.1f} GPU hours at that MFU; not measured",
+        f"  cost {planned.cost:,.0f} at {run.gpu_hour_price:g} a GPU hour (assumed: --gpu-hour-price)",
+    ]
 
 
 def _gib(size: int) -> str:

@@ -63,7 +63,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     from recbase_hf.auto import RecBaseTokenizer
     from recbase_hf.bundle import require_folder_if_path, save_bundle
     from recbase_hf.language_model import new_language_model, qwen2_config
-    from recbase_hf.training.card import training_card
+    from recbase_hf.training.card import kept_entry, overfitting_remark, training_card
     from recbase_hf.training.checkpoints import require_writable, whole_weights
 
     if accelerator.is_main_process:
@@ -93,37 +93,59 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     probes = _probes(options, tokenizer, shards, accelerator)
     domains = shards.facts["domains"]
     targets = sum(file["targets"] for domain in domains.values() for file in files_of(domain, "train"))
+    targets //= packing.get("passes", 1)  # those of an epoch
     tokens = sum(file["tokens"] for domain in domains.values() for file in files_of(domain, "train"))
     config = qwen2_config(options.size, shards.layout, max_items=packing["max_items"])
     model = new_language_model(config, seed=options.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
-        "%s parameters, %s training tokens in %s rows (%.1f%% of positions used)",
-        f"{parameters:,}", f"{targets:,}", f"{len(shards.train):,}",
+        "%s parameters, %s training tokens an epoch in %s rows (%.1f%% of positions used)",
+        f"{parameters:,}", f"{targets:,}", f"{shards.train.an_epoch:,}",
         100 * tokens / (packing["row_length"] * len(shards.train)),
     )  # fmt: skip
     if options.trackers:
         accelerator.init_trackers("recbase", config={key: str(value) for key, value in settings.items()})
+    work = Path(options.output) / "training" / "model"
     log = train_language_model(
         model,
         shards.train,
         shards.validation,
         part_of(options, Pretraining),
         accelerator=accelerator,
-        folder=Path(options.output) / "training" / "model",
+        folder=work,
         probes=probes,
     )
     weights = whole_weights(model)
     if accelerator.is_main_process:
         model = new_language_model(config, seed=options.seed)
         model.load_state_dict(weights)
-        card = training_card(model, tokenizer, shards=shards.facts, options=settings, log=log, targets=targets)
+        if remark := overfitting_remark(log, patience=options.patience):
+            logger.warning(remark)
+        card = training_card(
+            model,
+            tokenizer,
+            shards=shards.facts,
+            options=settings,
+            log=log,
+            targets=targets,
+            folder=work,
+            hardware=_hardware(accelerator),
+        )
         record = {"settings": settings, "parameters": parameters, "targets": targets, "log": log}
+        record["trained_targets"] = kept_entry(log, settings)["trained_targets"]
         save_bundle(folder, model, tokenizer, card=card, record=record)
         logger.info("model in %s", folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
+
+
+def _hardware(accelerator: Any) -> str:
+    """What the run was on, in words."""
+    import torch
+
+    kind = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type.upper()
+    return f"{accelerator.num_processes} x {kind}"
 
 
 def _require_shards_alone(options: Pretrain) -> None:
@@ -196,12 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     options = parse_arguments(Pretrain, arguments, program="recbase pretrain", description=Pretrain.__doc__ or "")
     log_to_terminal()
-    from recbase_hf.training.launch import make_accelerator
+    from recbase_hf.training.launch import make_accelerator, told_to_launcher
 
-    accelerator = make_accelerator(
-        gradient_accumulation=options.gradient_accumulation,
-        mixed_precision=options.mixed_precision,
-        trackers=options.trackers,
-        folder=options.output,
-    )
-    pretrain(options, accelerator)
+    with told_to_launcher():
+        accelerator = make_accelerator(
+            gradient_accumulation=options.gradient_accumulation,
+            mixed_precision=options.mixed_precision,
+            trackers=options.trackers,
+            folder=options.output,
+        )
+        pretrain(options, accelerator)

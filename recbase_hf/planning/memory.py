@@ -6,16 +6,19 @@ Sources, for N parameters on G GPUs:
   float32 and autocast multiplies with bf16 copies of the matrices, 2 bytes each, which the backward pass needs again.
 * DDP adds buckets as large as the gradients (torch, `DistributedDataParallel`, `gradient_as_bucket_view`).
 * FSDP2 divides weights, gradients and moments by G. Whole in the lower precision are the outer unit (embeddings) and
-  two layers, the one at work and the next, each with its gradient on the way out (torch, `fully_shard`).
+  two layers, the one at work and the next, each with its gradient on the way out (torch, `fully_shard`). While micro-
+  batches accumulate, Accelerate does not reduce gradients, which FSDP2 keeps whole, in the lower precision, until then.
 * ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054): 2 bytes of weights and 2 of gradients, 12 of float32 master weights
-  and moments; stage 2 divides all but the weights by G, stage 3 all. DeepSpeed's defaults add buckets of 5e8 elements
-  for gradients and weights, and keep up to 1e9 gathered weights in stage 3.
+  and moments; stage 2 divides all but the weights by G, stage 3 all. There are master weights in float32, too.
+  DeepSpeed's defaults add buckets of 5e8 elements for gradients and weights, and keep up to 1e9 gathered weights in
+  stage 3.
 * Activations are the tensors that autograd saves in `Qwen2DecoderLayer` of transformers, counted one by one below
   (compare Korthikanti et al. 2022, arXiv:2205.05198, for a layer of another kind).
 
 Everything is counted as if it were there at once, which holds but for a few percent at the start of a backward pass
-that accumulates gradients. What the CUDA context, NCCL, fragmentation and the gradients of one layer's activations
-take is not here.
+that accumulates gradients, and is an upper bound otherwise: in the first micro-batch of a step gradients come as
+activations go, and a checkpointed layer is computed again when the logits are gone. What the CUDA context, NCCL,
+fragmentation and the gradients of one layer's activations take is not here.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ class MemorySetup:
         gradient_checkpointing: whether layers are computed again in the backward pass.
         attention: sdpa, eager or flash_attention_2, as transformers names them.
         loss_chunk: tokens whose logits are there at once; 0 for all.
+        gradient_accumulation: micro-batches a step.
         shadows: float32 copies of the weights that are kept beside them: a moving average, the best so far.
     """
 
@@ -59,6 +63,7 @@ class MemorySetup:
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
     loss_chunk: int = 0
+    gradient_accumulation: int = 1
     shadows: int = 0
 
     @property
@@ -85,7 +90,7 @@ def memory_by_part(config: Any, setup: MemorySetup) -> dict[str, int]:
         setup: how it is trained.
     """
     shadows = 4 * setup.shadows * count_parameters(config)
-    if setup.strategy in ("fsdp", "zero3"):
+    if setup.strategy != "ddp":
         shadows = -(-shadows // setup.gpus)
     return {
         **_state_bytes(config, setup),
@@ -120,10 +125,9 @@ def _state_bytes(config: Any, setup: MemorySetup) -> dict[str, int]:
     """Weights, gradients, optimizer, and the buffers that the strategy needs for them."""
     count, shards = count_parameters(config), setup.gpus
     strategy = cast(Strategy, setup.strategy)
-    mixed = setup.mixed_precision != "no"
     if strategy == "ddp":
         parts = {"weights": 4 * count}
-        if mixed:
+        if setup.mixed_precision != "no":
             parts["half-precision copies of weights"] = 2 * _matrix_parameters(config)
         parts |= {"gradients": 4 * count, "AdamW moments": 8 * count}
         return parts | ({"communication buffers": 4 * count} if shards > 1 else {})
@@ -132,16 +136,19 @@ def _state_bytes(config: Any, setup: MemorySetup) -> dict[str, int]:
         layers = min(2, config.num_hidden_layers) * count_layer_parameters(config)
         outer = count - config.num_hidden_layers * count_layer_parameters(config)
         buffers = 2 * setup.width * (outer + layers)
+        accumulated = setup.width * count if setup.gradient_accumulation > 1 else 0
         return {
             "weights": 4 * share,
-            "gradients": 4 * share,
+            "gradients": max(4 * share, accumulated),
             "AdamW moments": 8 * share,
             "communication buffers": buffers,
         }
     width = setup.width
-    parts = {"weights": width * (share if strategy == "zero3" else count), "gradients": width * share}
-    if mixed:
-        parts["float32 master weights"] = 4 * share
+    parts = {
+        "weights": width * (share if strategy == "zero3" else count),
+        "gradients": width * share,
+        "float32 master weights": 4 * share,
+    }
     gathered = min(count, _MOST_GATHERED if strategy == "zero3" else _BUCKET)
     buffers = width * (gathered + min(count, _BUCKET))
     return parts | {"AdamW moments": 8 * share, "communication buffers": buffers}
@@ -177,9 +184,9 @@ def _norm_bytes(config: Any, setup: MemorySetup) -> int:
 
 
 def _loss_bytes(config: Any, setup: MemorySetup) -> int:
-    """Logits in the products' precision, in float32 and as log-probabilities, where their gradient goes later."""
+    """When the backward pass begins: log-probabilities, the gradient of these, and that of the logits, in float32."""
     chunk = min(setup.loss_chunk or setup.tokens, setup.tokens)
-    return chunk * config.vocab_size * (8 if setup.width == 4 else 8 + setup.width)
+    return chunk * config.vocab_size * 12
 
 
 def _matrix_parameters(config: Any) -> int:

@@ -11,10 +11,13 @@ from recbase_hf.planning.planned_run import PlannedRun, planned_memory
 from recbase_hf.planning.remedies import find_remedies
 from recbase_hf.training.flops import training_flops_per_token
 
-__all__ = ["TOKENS_PER_PARAMETER", "Plan", "make_plan"]
+__all__ = ["SPEED_BASIS", "TOKENS_PER_PARAMETER", "Plan", "make_plan"]
 
 TOKENS_PER_PARAMETER = 20
 """The budget of least loss for the compute, of Hoffmann et al. 2022 (arXiv:2203.15556), for text."""
+
+SPEED_BASIS = "calculated, not measured: mfu x peak_tflops x gpus / flops_per_token; time and cost follow from it"
+"""What stands behind the speed of a plan."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Plan:
     """What becomes of a planned run.
 
     Attributes:
+        run: what was planned.
         parameters: of the model, tied weights once.
         memory: bytes on one GPU, by part, the reserve included.
         activations: bytes of activations (without, with) gradient checkpointing.
@@ -30,12 +34,13 @@ class Plan:
             where nothing helps.
         tokens: the budget.
         flops_per_token: of training, recomputation not counted.
-        tokens_per_second: of all GPUs.
+        tokens_per_second: of all GPUs, if they reach the `mfu` of the run; see `SPEED_BASIS`.
         seconds_per_step: of one optimizer step.
         hours: until the budget is spent.
         cost: of these hours on all GPUs.
     """
 
+    run: PlannedRun
     parameters: int
     memory: dict[str, int]
     activations: tuple[int, int]
@@ -55,7 +60,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "total_memory": self.total_memory}
+        return {**asdict(self), "total_memory": self.total_memory, "speed_basis": SPEED_BASIS}
 
 
 def make_plan(config: Any, run: PlannedRun) -> Plan:
@@ -73,6 +78,7 @@ def make_plan(config: Any, run: PlannedRun) -> Plan:
     tokens = run.tokens or TOKENS_PER_PARAMETER * parameters
     speed = run.mfu * run.peak_tflops * 1e12 * run.gpus / each_token
     return Plan(
+        run=run,
         parameters=parameters,
         memory=memory,
         activations=(activation_bytes(config, setups[0]), activation_bytes(config, setups[1])),

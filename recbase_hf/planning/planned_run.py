@@ -7,19 +7,20 @@ from typing import Any
 
 from recbase_hf.config import require_positive
 from recbase_hf.planning.memory import GIB, STRATEGIES, MemorySetup, memory_by_part
+from recbase_hf.training.settings import Pretraining
 
 __all__ = ["PlannedRun", "planned_memory"]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """The run that is planned, apart from the model.
+    """The run that is planned, apart from the model. What is an option of the training, too, has its default.
 
     Attributes:
+        row_length: tokens a row.
         gpus: in all.
         gpu_memory: GiB of each.
         batch_rows: rows a step, over all GPUs and micro-batches.
-        row_length: tokens a row.
         gradient_accumulation: micro-batches a step.
         strategy: one of `recbase_hf.planning.memory.STRATEGIES`.
         mixed_precision: no, bf16 or fp16.
@@ -39,18 +40,18 @@ class PlannedRun:
         ValueError: a number is out of its range, or the rows of a step cannot be shared out.
     """
 
+    row_length: int
     gpus: int = 1
     gpu_memory: float = 80.0
-    batch_rows: int = 64
-    row_length: int = 1024
-    gradient_accumulation: int = 1
+    batch_rows: int = Pretraining.batch_rows
+    gradient_accumulation: int = Pretraining.gradient_accumulation
     strategy: str = "ddp"
     mixed_precision: str = "bf16"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Pretraining.gradient_checkpointing
     attention: str = "sdpa"
-    loss_chunk: int = 1024
-    ema_decay: float = 0.0
-    patience: int = 0
+    loss_chunk: int = Pretraining.loss_chunk
+    ema_decay: float = Pretraining.ema_decay
+    patience: int = Pretraining.patience
     reserve: float = 2.0
     document_length: float | None = None
     tokens: float | None = None
@@ -63,6 +64,8 @@ class PlannedRun:
         require_positive(self, "mfu", "peak_tflops")
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy is {self.strategy!r}; it must be one of {', '.join(STRATEGIES)}")
+        if self.strategy.startswith("zero") and self.mixed_precision == "fp16":
+            raise ValueError(f"strategy {self.strategy} does not go with mixed_precision fp16; choose bf16")
         require_positive(self, *(name for name in ("document_length", "tokens") if getattr(self, name) is not None))
         for name in ("loss_chunk", "ema_decay", "patience", "reserve", "gpu_hour_price"):
             if not getattr(self, name) >= 0:
@@ -72,7 +75,8 @@ class PlannedRun:
         micro_batches = self.gpus * self.gradient_accumulation
         if self.batch_rows % micro_batches:
             raise ValueError(
-                f"batch_rows {self.batch_rows} must be a multiple of gpus x gradient_accumulation, {micro_batches} here"
+                f"batch_rows {self.batch_rows} must be a multiple of gpus x gradient_accumulation, {micro_batches} "
+                f"here; {-(-self.batch_rows // micro_batches) * micro_batches} is the next"
             )
 
     def memory_setup(self) -> MemorySetup:
@@ -86,6 +90,7 @@ class PlannedRun:
             gradient_checkpointing=self.gradient_checkpointing,
             attention=self.attention,
             loss_chunk=self.loss_chunk,
+            gradient_accumulation=self.gradient_accumulation,
             shadows=(self.ema_decay > 0) + (self.patience > 0),
         )
 

@@ -23,22 +23,28 @@ def find_remedies(config: Any, run: PlannedRun) -> dict[str, int]:
     kinds = _changes(run)
     found: dict[str, int] = {}
     for changes in kinds:
-        found.update(next((taken for change in changes if (taken := _if_it_fits(config, run, change))), {}))
+        found |= _first_that_fits(config, run, changes)
     if found:
         return found
     together: dict[str, Any] = {}
     for changes in kinds:
         together |= changes[-1]
-        if taken := _if_it_fits(config, run, together):
+        if taken := _first_that_fits(config, run, _with_and_without_accumulation(together)):
             return taken
     gpus = 2 * run.gpus
     while gpus <= MOST_GPUS:
         rows = -(-run.batch_rows // gpus) * gpus
-        shared = {"strategy": "fsdp", "gradient_checkpointing": True, "gradient_accumulation": rows // gpus}
-        if taken := _if_it_fits(config, run, {"gpus": gpus, "batch_rows": rows, **shared}):
+        shared = {"gpus": gpus, "batch_rows": rows, "strategy": "fsdp", "gradient_checkpointing": True}
+        shared["gradient_accumulation"] = rows // gpus
+        if taken := _first_that_fits(config, run, [{**shared, "gradient_accumulation": 1}, shared]):
             return taken
         gpus *= 2
     return {}
+
+
+def _with_and_without_accumulation(changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """FSDP keeps whole gradients while micro-batches accumulate, so that both can be the one that takes less."""
+    return [changes, {name: value for name, value in changes.items() if name != "gradient_accumulation"}]
 
 
 def _changes(run: PlannedRun) -> list[list[dict[str, Any]]]:
@@ -59,8 +65,16 @@ def _changes(run: PlannedRun) -> list[list[dict[str, Any]]]:
     return kinds
 
 
+def _first_that_fits(config: Any, run: PlannedRun, changes: list[dict[str, Any]]) -> dict[str, int]:
+    return next((taken for change in changes if (taken := _if_it_fits(config, run, change))), {})
+
+
 def _if_it_fits(config: Any, run: PlannedRun, change: dict[str, Any]) -> dict[str, int]:
     """The change as one would type it and the bytes that the run then takes; empty where these are too many."""
     total = sum(planned_memory(config, replace(run, **change)).values())
-    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in change.items()]
+    words = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in change.items()
+        if value != getattr(run, name)
+    ]
     return {" ".join(words): total} if total <= run.gpu_memory * GIB else {}

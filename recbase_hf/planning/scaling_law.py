@@ -176,7 +176,7 @@ def _fit(start: np.ndarray, logs: np.ndarray, log_losses: np.ndarray) -> Any:
     try:
         from scipy.optimize import least_squares
     except ImportError as error:
-        raise ImportError("a scaling law needs scipy; install it with: pip install 'recbase-hf[eval]'") from error
+        raise ImportError("a scaling law needs scipy; install it with: pip install 'recbase-hf[train]'") from error
 
     axes = len(logs)
     lower = np.array([log_losses.min() - 15] + [log_losses.min() - 15, 1e-3] * axes)

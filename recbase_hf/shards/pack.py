@@ -56,6 +56,9 @@ class Packing:
         None, help="tokens a packed row; default two full windows, or as many as make 512 tokens"
     )
     max_items: int = option(100, help="items a training window, and the context of the model")
+    passes: int = option(
+        1, help="packings, each with the histories that are longer than a window cut elsewhere; an epoch takes the next"
+    )
     max_users: int = option(0, help="users of each data set, drawn at random; 0 takes all")
     validation_share: float = option(0.05, help="of the users, held out for the validation loss")
     unordered_events: str = option(
@@ -69,6 +72,8 @@ class Packing:
         require_positive(self, *([] if self.row_length is None else ["row_length"]))
         if self.max_items < 2:
             raise ValueError(f"max_items is {self.max_items}; a window needs 2 items, one to predict the other")
+        if self.passes < 1:
+            raise ValueError(f"passes is {self.passes}; give 1 to cut every history once, or more")
         if self.max_users < 0:
             raise ValueError(f"max_users is {self.max_users}; give 0 for all users, or a number")
         if not 0 <= self.validation_share < 1:
@@ -362,18 +367,29 @@ def _pack_partition(
     if record.exists():
         return
     users = UserEvents(path)
+    trains, validates = chosen.of(users.hashes)
+    splits = [("train", trains, number) for number in range(packing.passes)] + [("validation", validates, 0)]
     files = []
-    for split, mask in zip(("train", "validation"), chosen.of(users.hashes), strict=True):
+    for split, mask, number in splits:
         rows = pack_histories(
             users.histories.select(mask),
             codes,
             tokenizer.layout,
             row_length=cast(int, packing.row_length),
             max_items=packing.max_items,
+            shifts=_shifts(users.hashes[mask], number, packing),
         )
-        shard = Path(ROWS) / name / f"{split}-{part:05d}.arrow"
-        files.append({"name": shard.as_posix(), **write_shard(output / shard, rows)})
+        of_pass = f"-{number:03d}" if packing.passes > 1 and split == "train" else ""
+        shard = Path(ROWS) / name / f"{split}{of_pass}-{part:05d}.arrow"
+        files.append({"name": shard.as_posix(), "pass": number, **write_shard(output / shard, rows)})
     write_json(record, files)
+
+
+def _shifts(hashes: np.ndarray, number: int, packing: Packing) -> np.ndarray | None:
+    """Where a pass cuts each user's history: the first so that the newest window is full, the others anywhere."""
+    if number == 0:
+        return None
+    return (_numbers(hashes, packing.seed, f"cut{number}") % np.uint64(packing.max_items)).astype(np.int64)
 
 
 def _facts(paths: Sequence[Path], has_code: np.ndarray, work: Path, chosen: _ChosenUsers) -> dict[str, Any]:

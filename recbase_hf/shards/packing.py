@@ -91,7 +91,14 @@ class Windows(NamedTuple):
 
 
 def pack_histories(
-    histories: Histories, codes: np.ndarray, layout: TokenLayout, *, row_length: int, max_items: int, min_items: int = 2
+    histories: Histories,
+    codes: np.ndarray,
+    layout: TokenLayout,
+    *,
+    row_length: int,
+    max_items: int,
+    min_items: int = 2,
+    shifts: np.ndarray | None = None,
 ) -> PackedRows:
     """Cut histories into windows and pack the windows into rows, largest first into the fullest row that has room.
 
@@ -102,6 +109,8 @@ def pack_histories(
         row_length: tokens a row.
         max_items: items a window; a longer history gives several, cut from its end so that the newest is full.
         min_items: shorter windows are left out: one item alone has no history to be predicted from.
+        shifts: (histories,) integers below `max_items`, by how many items each cut of a history that is longer than a
+            window comes later; default 0.
 
     Returns:
         No row, where no history has `min_items` items.
@@ -110,7 +119,7 @@ def pack_histories(
         ValueError: a window of `max_items` does not fit a row.
     """
     require_fitting(layout, row_length=row_length, max_items=max_items)
-    windows = cut_windows(histories, max_items, min_items)
+    windows = cut_windows(histories, max_items, min_items, shifts)
     lengths = 1 + layout.num_levels * (windows.ends - windows.starts)
     members, rows, places = _best_fit(lengths, row_length)
     num_rows = int(rows.max(initial=-1)) + 1
@@ -155,12 +164,25 @@ def token_type(layout: TokenLayout) -> np.dtype:
     return np.dtype(np.uint16 if layout.num_tokens <= 1 << 16 else np.uint32)
 
 
-def cut_windows(histories: Histories, max_items: int, min_items: int) -> Windows:
-    """From the end of each history backwards, windows of `max_items` items; the oldest may be shorter."""
-    counts = -(-histories.lengths // max_items)
+def cut_windows(histories: Histories, max_items: int, min_items: int, shifts: np.ndarray | None = None) -> Windows:
+    """From the end of each history backwards, windows of `max_items` items; the oldest may be shorter.
+
+    With a shift the newest lacks that many items, and the others lie as many later: `min_items` are left to it.
+
+    >>> histories = Histories(np.array(["u"], dtype=object), np.array([0, 7]), np.arange(7))
+    >>> cut_windows(histories, 3, 1), cut_windows(histories, 3, 1, np.array([1]))  # doctest: +NORMALIZE_WHITESPACE
+    (Windows(starts=array([4, 1, 0]), ends=array([7, 4, 1])),
+     Windows(starts=array([5, 2, 0]), ends=array([7, 5, 2])))
+    """
+    lengths = histories.lengths
+    shifts = np.zeros_like(lengths) if shifts is None else np.minimum(shifts, max_items - min_items)
+    shifts = np.where(lengths > max_items, shifts, 0)
+    counts = -(-(lengths + shifts) // max_items)
     nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    ends = np.repeat(histories.offsets[1:], counts) - nth * max_items
+    stops = np.repeat(histories.offsets[1:], counts)
+    ends = stops + np.repeat(shifts, counts) - nth * max_items
     starts = np.maximum(np.repeat(histories.offsets[:-1], counts), ends - max_items)
+    ends = np.minimum(ends, stops)
     long_enough = ends - starts >= min_items
     return Windows(starts[long_enough], ends[long_enough])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from recbase_hf.fingerprints import require_same_fingerprint
 from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.shards.packing import PackedRows
 
-__all__ = ["FACTS", "ShardedRows", "TokenShards", "files_of", "write_shard"]
+__all__ = ["FACTS", "ShardedRows", "TokenShards", "files_of", "rows_a_pass", "write_shard"]
 
 FACTS = "shards.json"
 
@@ -69,12 +70,21 @@ class ShardedRows:
 
     Attributes:
         sizes: rows of each domain.
+        passes: of each domain, how many of these rows every pass over its histories has, one pass after the other.
         layout: of the tokens.
         hash: of all rows.
     """
 
-    def __init__(self, parts: list[np.ndarray], sizes: dict[str, int], layout: TokenLayout, hash_of_rows: str) -> None:
+    def __init__(
+        self,
+        parts: list[np.ndarray],
+        sizes: dict[str, int],
+        layout: TokenLayout,
+        hash_of_rows: str,
+        passes: dict[str, list[int]] | None = None,
+    ) -> None:
         self.sizes, self.layout, self.hash = sizes, layout, hash_of_rows
+        self.passes = passes or {name: [size] for name, size in sizes.items()}
         self._parts = [part for part in parts if len(part)]
         self._ends = np.cumsum([len(part) for part in self._parts], dtype=np.int64)
 
@@ -82,13 +92,18 @@ class ShardedRows:
     def open(cls, folder: Path, facts: dict[str, Any], layout: TokenLayout, split: str) -> ShardedRows:
         """Memory-map the files of one split."""
         digest = hashlib.sha256()
-        parts, sizes = [], {}
+        parts, sizes, passes = [], {}, {}
         for name, domain in facts["domains"].items():
             files = files_of(domain, split)
             parts += [part for file in files for part in _read_shard(folder / file["name"], file["rows"], facts)]
-            sizes[name] = sum(file["rows"] for file in files)
+            rows: dict[int, int] = {}
+            for file in files:
+                number = file.get("pass", 0)
+                rows[number] = rows.get(number, 0) + file["rows"]
+            passes[name] = [rows[number] for number in sorted(rows)]
+            sizes[name] = sum(passes[name])
             digest.update("".join(file["sha256"] for file in files).encode())
-        return cls(parts, sizes, layout, digest.hexdigest())
+        return cls(parts, sizes, layout, digest.hexdigest(), passes)
 
     @classmethod
     def in_memory(cls, rows: PackedRows, name: str = "rows") -> ShardedRows:
@@ -99,6 +114,11 @@ class ShardedRows:
     def __len__(self) -> int:
         """Rows of all domains."""
         return sum(self.sizes.values())
+
+    @property
+    def an_epoch(self) -> int:
+        """Rows in which every history comes once: those of one pass."""
+        return sum(map(rows_a_pass, self.passes.values()))
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The tokens of a row, (row_length,)."""
@@ -113,6 +133,15 @@ class ShardedRows:
 def files_of(domain: dict[str, Any], split: str) -> list[dict[str, Any]]:
     """The files of `train` or `validation` in one domain's facts."""
     return [file for file in domain["files"] if Path(file["name"]).name.startswith(split)]
+
+
+def rows_a_pass(passes: Sequence[int]) -> int:
+    """The mean, since another cut may need a row more or less; at least one where there is any.
+
+    >>> rows_a_pass([10, 11]), rows_a_pass([0, 0])
+    (11, 0)
+    """
+    return -(-sum(passes) // max(1, len(passes)))
 
 
 def write_shard(path: Path, rows: PackedRows) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Sampler
 
+from recbase_hf.shards.token_shards import rows_a_pass
+
 __all__ = ["SeededBatches", "rows_an_epoch"]
 
 
@@ -17,6 +19,7 @@ class SeededBatches(Sampler[list[int]]):
     The stream is a chain of epochs, each as many rows as there are in all domains, in seeded random order. A domain of
     `n` rows gives a share of `n ** (1 / temperature)` of them: at temperature 1 every row comes once an epoch, at
     higher ones small domains come more often (their rows in one seeded permutation after the other), large ones less.
+    Where rows are of several passes over the same histories, `n` is the rows of one, and the passes take turns.
     Batch `b` is rows `b * batch_size ... (b + 1) * batch_size` of the stream, across the borders of epochs, so that
     every batch is full and the order does not depend on how many processes share the batches out.
 
@@ -27,6 +30,7 @@ class SeededBatches(Sampler[list[int]]):
         start: the batch to begin with.
         temperature: at least 1.
         seed: of the order.
+        passes: of each domain, how many of its rows every pass has; default one pass.
 
     >>> list(SeededBatches(sizes=[3], batch_size=2, stop=3, seed=0))
     [[1, 2], [0, 2], [0, 1]]
@@ -41,17 +45,19 @@ class SeededBatches(Sampler[list[int]]):
         start: int = 0,
         temperature: float = 1.0,
         seed: int = 0,
+        passes: Sequence[Sequence[int]] | None = None,
     ) -> None:
         if sum(sizes) < 1 or batch_size < 1:
             raise ValueError(f"SeededBatches needs rows and a batch size of at least 1, got {sizes} and {batch_size}")
         self.sizes, self.batch_size, self.start, self.stop, self.seed = sizes, batch_size, start, stop, seed
-        self.quotas = rows_an_epoch(sizes, temperature)
+        self.passes = [tuple(of_domain) for of_domain in passes or [[size] for size in sizes]]
+        self.quotas = rows_an_epoch([rows_a_pass(of_domain) for of_domain in self.passes], temperature)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
-        num_rows = sum(self.sizes)
+        num_rows = sum(self.quotas)
         epoch, rows = -1, np.empty(0, dtype=np.int64)
         for batch in range(self.start, self.stop):
             chosen = []
@@ -63,7 +69,7 @@ class SeededBatches(Sampler[list[int]]):
             yield chosen
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """The rows of an epoch in order, (rows of all domains,) int64."""
+        """The rows of an epoch in order, (rows of an epoch,) int64."""
         parts, first = [np.empty(0, dtype=np.int64)], 0
         for domain, (size, quota) in enumerate(zip(self.sizes, self.quotas, strict=True)):
             at, end = epoch * quota, (epoch + 1) * quota
@@ -77,7 +83,7 @@ class SeededBatches(Sampler[list[int]]):
         return rows[np.random.default_rng((self.seed, epoch)).permutation(len(rows))]
 
     def _permutation(self, domain: int, number: int) -> np.ndarray:
-        return _permutation(self.seed, domain, number, self.sizes[domain])
+        return _permutation(self.seed, domain, number, self.passes[domain])
 
 
 def rows_an_epoch(sizes: Sequence[int], temperature: float) -> list[int]:
@@ -100,5 +106,7 @@ def rows_an_epoch(sizes: Sequence[int], temperature: float) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _permutation(seed: int, domain: int, number: int, size: int) -> np.ndarray:
-    return np.random.default_rng((seed, 1 + domain, number)).permutation(size)
+def _permutation(seed: int, domain: int, number: int, passes: tuple[int, ...]) -> np.ndarray:
+    """The rows of a domain, shuffled within each pass."""
+    rng, ends = np.random.default_rng((seed, 1 + domain, number)), np.cumsum(passes)
+    return np.concatenate([end - rows + rng.permutation(rows) for rows, end in zip(passes, ends, strict=True)])

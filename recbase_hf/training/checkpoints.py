@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.progress import is_main_process
+from recbase_hf.training import zero
 
 __all__ = [
     "latest_checkpoint",
@@ -62,8 +63,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    full_state: Any = get_state_dict(model, optimizer, options=_OPTIONS)
-    weights, moments = full_state
+    weights, moments = _whole_state(model, optimizer)
     if is_main_process():
         arrays = {
             f"{parameter}/{name}": value.contiguous()
@@ -84,6 +84,12 @@ def save_checkpoint(
         _tidy(Path(folder), keep)
 
 
+def _whole_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    if zero.is_zero(model):
+        return zero.whole_weights(model), zero.whole_moments(model)
+    return get_state_dict(model, optimizer, options=_OPTIONS)
+
+
 def load_weights(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
     """One of the `more_weights` of a checkpoint."""
     from safetensors.torch import load_file
@@ -93,6 +99,8 @@ def load_weights(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
 
 def whole_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     """All weights on the CPU of the main process, from wherever they are; elsewhere nothing. Call on every process."""
+    if zero.is_zero(model):
+        return zero.whole_weights(model)
     weights: Any = get_model_state_dict(model, options=_OPTIONS)
     return weights
 
@@ -141,10 +149,16 @@ def load_checkpoint(
     for key, value in load_file(checkpoint / "optimizer.safetensors").items():
         parameter, name = key.rsplit("/", 1)
         moments[parameter][name] = value
+    weights: dict[str, Any] = load_file(checkpoint / "model.safetensors")
+    if zero.is_zero(model):
+        zero.load_weights(model, weights)
+        zero.update_model(model)
+        zero.load_moments(model, moments)
+        return saved["step"], saved["state"]
     set_state_dict(
         model,
         optimizer,
-        model_state_dict=dict(load_file(checkpoint / "model.safetensors")),
+        model_state_dict=weights,
         optim_state_dict={"state": moments, "param_groups": saved["param_groups"]},
         options=_OPTIONS,
     )

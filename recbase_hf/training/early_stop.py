@@ -44,7 +44,7 @@ class EarlyStop:
         else:
             self.facts["waited"] += 1
 
-    def restore(self, facts: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    def restore(self, model: torch.nn.Module, facts: dict[str, Any], weights: dict[str, Tensor]) -> None:
         """Go on from what a checkpoint has."""
         self.facts = dict(facts)
-        self.best.restore(weights)
+        self.best.restore(model, weights)

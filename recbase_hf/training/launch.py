@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from recbase_hf.errors import LaunchError
 
-__all__ = ["make_accelerator"]
+__all__ = ["make_accelerator", "told_to_launcher"]
 
 
 def make_accelerator(
@@ -32,19 +37,23 @@ def make_accelerator(
     from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, is_bf16_available
 
     on_cpu = not torch.accelerator.is_available()
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     if mixed_precision == "auto":
         mixed_precision = "no" if on_cpu or not is_bf16_available() else "bf16"
         if (launched_with := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
             mixed_precision = launched_with
+    # The others wait while the first process encodes all texts, which may take longer than the usual ten minutes.
+    group = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    if on_cpu and deepspeed:  # which Accelerate takes for something that only GPUs have
+        group.backend = "gloo"
     accelerator = Accelerator(
-        cpu=on_cpu,
+        cpu=on_cpu and not deepspeed,
         # The last step of a run takes as many micro-batches as the others.
         gradient_accumulation_plugin=GradientAccumulationPlugin(gradient_accumulation, sync_with_dataloader=False),
         mixed_precision=mixed_precision,
         log_with=list(trackers) or None,
         project_dir=folder,
-        # The others wait while the first process encodes all texts, which may take longer than the usual ten minutes.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
+        kwargs_handlers=[group],
     )
     launched = os.environ.get("WORLD_SIZE", "1")
     # `accelerate launch --cpu --num_processes 2` announces a group of processes, then starts one that is not in it.
@@ -56,3 +65,18 @@ def make_accelerator(
             f"without GPU start several with: accelerate launch --multi_gpu --num_processes 2 {sys.argv[0]}"
         )
     return accelerator
+
+
+@contextmanager
+def told_to_launcher() -> Iterator[None]:
+    """Let `accelerate launch` end with the message of an error in the block, which its own traceback would bury.
+
+    Errors of torch are left out: they mostly come from a process whose partner has failed.
+    """
+    try:
+        yield
+    except (ValueError, OSError, FloatingPointError, LaunchError) as error:
+        file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if file:
+            Path(file).write_text(json.dumps({"message": str(error), "timestamp": int(time.time())}), encoding="utf-8")
+        raise

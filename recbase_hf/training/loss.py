@@ -18,7 +18,9 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["chunked_cross_entropy", "give_logits_again", "give_losses", "group_counts", "group_sums"]
 
 
-def chunked_cross_entropy(hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], *, chunk: int) -> Tensor:
+def chunked_cross_entropy(
+    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], *, chunk: int, at_least: int = 1
+) -> Tensor:
     """The cross-entropy of each target, (targets,) float32 (or float64, as the states are), in nats.
 
     Args:
@@ -27,8 +29,11 @@ def chunked_cross_entropy(hidden: Tensor, targets: Tensor, head: Callable[[Tenso
         head: gives logits, (n, width) to (n, vocabulary).
         chunk: positions whose logits are there at a time. All chunks but the last are projected again in the backward
             pass: that of the last comes first, when its logits are still there.
+        at_least: calls of the head, some with nothing. Where a head is shared out over processes they wait for each
+            other in every call, and have to make the same number.
     """
     parts = list(zip(hidden.split(chunk), targets.split(chunk), strict=True))
+    parts = [(hidden[:0], targets[:0])] * (at_least - len(parts)) + parts
 
     def losses(states: Tensor, wanted: Tensor) -> Tensor:
         logits = head(states)
@@ -51,7 +56,8 @@ def give_losses(model: Any, *, chunk: int) -> None:
     def forward(self: Any, input_ids: Tensor, position_ids: Tensor, places: Tensor, targets: Tensor) -> Tensor:
         # Without `use_cache=False` transformers does not see the packing, and users attend to each other.
         states = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
-        return chunked_cross_entropy(states.flatten(0, 1)[places], targets, self.lm_head, chunk=chunk)
+        most = -(-input_ids.numel() // chunk)
+        return chunked_cross_entropy(states.flatten(0, 1)[places], targets, self.lm_head, chunk=chunk, at_least=most)
 
     model.forward = MethodType(forward, model)
 

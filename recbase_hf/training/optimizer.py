@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["make_optimizer"]
+__all__ = ["is_decayed", "make_optimizer"]
 
 _FUSED_ON = ("cuda", "cpu", "xpu", "mps")
 
@@ -18,10 +18,16 @@ def make_optimizer(model: torch.nn.Module, *, weight_decay: float, device: torch
     >>> [(group["weight_decay"], group["fused"]) for group in groups]
     [(0.1, True), (0.0, True)]
     """
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    matrices = [parameter for parameter in model.parameters() if is_decayed(parameter)]
+    others = [parameter for parameter in model.parameters() if not is_decayed(parameter)]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=device.type in _FUSED_ON)
+
+
+def is_decayed(parameter: torch.Tensor) -> bool:
+    """Whether weight decay draws a parameter towards zero: it does matrices, not norms and biases."""
+    shape: tuple[int, ...] = getattr(parameter, "ds_shape", parameter.shape)  # DeepSpeed may have cut it up
+    return len(shape) >= 2

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from recbase_hf.shards.token_shards import ShardedRows
+from recbase_hf.training import zero
 from recbase_hf.training.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
@@ -27,7 +28,7 @@ from recbase_hf.training.checkpoints import (
     save_checkpoint,
 )
 from recbase_hf.training.early_stop import EarlyStop
-from recbase_hf.training.held_out import probe_figures, validation_sums
+from recbase_hf.training.held_out import probe_figures, spread_rows, validation_sums
 from recbase_hf.training.loss import give_logits_again, give_losses, group_counts, group_sums
 from recbase_hf.training.optimizer import make_optimizer
 from recbase_hf.training.rows import RowBatch, RowReader, micro_batches
@@ -60,7 +61,8 @@ def train_language_model(
     """Train in place; returns what was logged, and writes it to `folder/log.jsonl` as it goes.
 
     Losses are in nats. Those of training are means over all targets since the entry before; `validation_loss` is that
-    of the weights that would be kept: their moving average, if there is one. The speed is in `speed.jsonl`.
+    of the weights that would be kept: their moving average, if there is one. `trained_targets` are all tokens that the
+    model had to predict until then. The speed is in `speed.jsonl`.
 
     Args:
         model: a `Qwen2ForCausalLM`; afterwards it has the weights to keep, those of the best evaluation if training
@@ -102,19 +104,21 @@ class _Trainer:
         _require_fitting(training, train, validation, accelerator.num_processes)
         if accelerator.is_main_process:
             require_writable(folder)
-        self.num_steps = max(1, math.ceil(training.epochs * len(train) / training.batch_rows))
+        self.num_steps = max(1, math.ceil(training.epochs * train.an_epoch / training.batch_rows))
         if self.num_steps < FEW_STEPS:
             logger.warning(
                 "only %d steps (%d rows, batch_rows %d): the model will be near chance; raise epochs",
-                self.num_steps, len(train), training.batch_rows,
+                self.num_steps, train.an_epoch, training.batch_rows,
             )  # fmt: skip
         self.train_rows = RowReader(train, history_dropout=training.history_dropout, seed=training.seed)
         self.validation_rows = RowReader(validation)
+        self.validated = spread_rows(list(validation.sizes.values()), training.validation_rows)
         # What a resumed run must agree with; the version of a library is free.
         config = {key: value for key, value in model.config.to_diff_dict().items() if key != "transformers_version"}
         self.settings = {"training": training.binding(), "model": config, "rows": train.hash}
         self.log: list[dict[str, Any]] = []
         self.since_entry = np.zeros((2, self.train_rows.num_groups))  # sums and counts of losses
+        self.trained_targets = 0
 
         model.train()
         if training.gradient_checkpointing:
@@ -126,7 +130,17 @@ class _Trainer:
                 layer.compile()
         give_losses(model, chunk=training.loss_chunk)
         optimizer = make_optimizer(model, weight_decay=training.weight_decay, device=accelerator.device)
+        self.micro_batch_rows = training.batch_rows // (training.gradient_accumulation * accelerator.num_processes)
+        if accelerator.deepspeed_plugin is not None:
+            zero.tell_deepspeed(
+                accelerator.deepspeed_plugin,
+                micro_batch_rows=self.micro_batch_rows,
+                gradient_accumulation=training.gradient_accumulation,
+                clip_norm=training.clip_norm,
+            )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        if accelerator.deepspeed_plugin is not None:
+            zero.know_parts(self.bare_model, self.optimizer.optimizer)
         weights = training.level_weights or (1.0,) * self.layout.num_levels
         self.group_weights = torch.tensor(weights * len(train.sizes), device=accelerator.device)
         self.ema = ShadowWeights(self.bare_model) if training.ema_decay else None
@@ -197,6 +211,7 @@ class _Trainer:
         mean = float(losses[0].sum() / losses[1].sum())
         self._require_finite(mean, "loss", step)
         self.since_entry += losses
+        self.trained_targets += int(losses[1].sum())
         self.sight.speed.count(tokens, windows)
         return mean
 
@@ -236,12 +251,14 @@ class _Trainer:
         return nullcontext() if self.ema is None else self.ema.applied(self.bare_model)
 
     def _losses(self, done: int) -> dict[str, float]:
-        entry = mean_losses("train", self.since_entry, self.train_rows.domains)
+        entry = {
+            "trained_targets": self.trained_targets,
+            **mean_losses("train", self.since_entry, self.train_rows.domains),
+        }
         self.since_entry[:] = 0
         if len(self.validation_rows):
-            model, processes = self.bare_model, self.accelerator.num_processes
-            rows_at_once = self.training.batch_rows // (self.training.gradient_accumulation * processes)
-            sums = validation_sums(model, self.validation_rows, self.accelerator, rows_at_once=rows_at_once)
+            model, rows = self.bare_model, self.validation_rows
+            sums = validation_sums(model, rows, self.validated, self.accelerator, rows_at_once=self.micro_batch_rows)
             entry |= mean_losses("validation", sums, self.validation_rows.domains)
             if self.early_stop is not None:
                 self.early_stop.evaluated(model, done, entry["validation_loss"])
@@ -252,28 +269,29 @@ class _Trainer:
     def _save(self, done: int) -> None:
         more = {}
         state: dict[str, Any] = {"log": self.log, "since_entry": self.since_entry.tolist()}
-        state["processes"] = self.accelerator.num_processes
+        state |= {"trained_targets": self.trained_targets, "processes": self.accelerator.num_processes}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         if self.ema is not None:
-            more["ema"] = self.ema.whole()
+            more["ema"] = self.ema.whole(self.bare_model)
         if self.early_stop is not None:
-            state["early_stop"], more["best"] = self.early_stop.facts, self.early_stop.best.whole()
+            state["early_stop"], more["best"] = self.early_stop.facts, self.early_stop.best.whole(self.bare_model)
         folder, optimizer = self.folder / "checkpoints", self.optimizer.optimizer
-        save_checkpoint(folder, done, self.model, optimizer, state, settings=self.settings, more_weights=more)
+        save_checkpoint(folder, done, self.bare_model, optimizer, state, settings=self.settings, more_weights=more)
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
         if checkpoint is None:
             return 0
-        step, state = load_checkpoint(checkpoint, self.model, self.optimizer.optimizer, settings=self.settings)
+        step, state = load_checkpoint(checkpoint, self.bare_model, self.optimizer.optimizer, settings=self.settings)
         self.log, self.since_entry = state["log"], np.array(state["since_entry"])
+        self.trained_targets = state["trained_targets"]
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
-            self.ema.restore(load_weights(checkpoint, "ema"))
+            self.ema.restore(self.bare_model, load_weights(checkpoint, "ema"))
         if self.early_stop is not None:
-            self.early_stop.restore(state["early_stop"], load_weights(checkpoint, "best"))
+            self.early_stop.restore(self.bare_model, state["early_stop"], load_weights(checkpoint, "best"))
         logger.info("resumed from %s", checkpoint)
         before, now = state["processes"], self.accelerator.num_processes
         if before != now:

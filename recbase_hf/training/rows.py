@@ -75,16 +75,15 @@ class RowReader(Dataset[tuple[int, int]]):
             packed = drop_items(packed, chances, self.history_dropout)
         return self._batch(packed, rows)
 
-    def read(self, rows: Sequence[int]) -> RowBatch:
-        """Rows as they are; of no rows, one without targets, so that every process has something to run."""
-        if len(rows):
-            return self._batch(self.rows.read(rows), rows)
-        batch = self._batch(self.rows.read([0]), [0])
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return batch._replace(places=nothing, targets=nothing, groups=nothing, sizes=torch.zeros(2))
+    def read(self, rows: Sequence[int] | np.ndarray, *, fill_to: int = 0) -> RowBatch:
+        """Rows as they are, and others without targets, so that every process computes with as many."""
+        filling = [0] * (fill_to - len(rows))
+        return self._batch(self.rows.read([*rows, *filling]), [*rows, *filling], without_targets=len(filling))
 
-    def _batch(self, packed: PackedRows, rows: Sequence[int]) -> RowBatch:
-        layout, labels = packed.layout, packed.labels.ravel()
+    def _batch(self, packed: PackedRows, rows: Sequence[int], *, without_targets: int = 0) -> RowBatch:
+        layout, labels = packed.layout, packed.labels
+        labels[len(rows) - without_targets :] = IGNORED
+        labels = labels.ravel()
         places = np.flatnonzero(labels != IGNORED)
         targets = labels[places].astype(np.int64)
         domains = np.searchsorted(self._ends, rows, side="right")[places // packed.input_ids.shape[1]]
@@ -112,6 +111,7 @@ def micro_batches(
     sampler = _StepBatches(
         batches_a_step,
         sizes=list(reader.rows.sizes.values()),
+        passes=list(reader.rows.passes.values()),
         batch_size=training.batch_rows // batches_a_step,
         start=start * batches_a_step,
         stop=stop * batches_a_step,

@@ -50,6 +50,9 @@ class Pretraining:
     compile: bool = option(False, help="compile the layers with torch.compile")
     loss_chunk: int = option(1024, help="positions whose logits are in memory at a time")
     evaluate_every: int = option(100, help="steps between evaluations on the validation rows")
+    validation_rows: int = option(
+        2000, help="validation rows that are evaluated, from all parts of the data sets; 0 takes all there are"
+    )
     save_every: int = option(100, help="steps between checkpoints")
     probe_data: tuple[str, ...] = option(
         (), help="folders of data sets that are not trained on, whose zero-shot GAUC is measured on the way"
@@ -72,6 +75,8 @@ class Pretraining:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to below 1")
         if not 0 < self.decay_share <= 1:
             raise ValueError(f"decay_share is {self.decay_share}; it must be above 0 and at most 1")
+        if self.validation_rows < 0:
+            raise ValueError(f"validation_rows is {self.validation_rows}; give 0 for all rows, or a number")
         if self.patience < 0:
             raise ValueError(f"patience is {self.patience}; it must be 0 (never stop) or more")
         if self.schedule not in SCHEDULES:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from recbase_hf.training import zero
 
 __all__ = ["ShadowWeights", "is_sharded"]
 
@@ -46,6 +48,7 @@ class ShadowWeights:
         """Let the model have these weights."""
         for name, value in _parameters(model):
             value.copy_(self._weights[name])
+        _update(model)
 
     @contextmanager
     def applied(self, model: torch.nn.Module) -> Iterator[None]:
@@ -58,29 +61,48 @@ class ShadowWeights:
             with torch.no_grad():
                 for (_, value), before in zip(_parameters(model), own, strict=True):
                     value.copy_(before)
+                _update(model)
 
-    def whole(self) -> dict[str, Tensor]:
-        """All of it on the CPU, for a checkpoint. Call on every process."""
-        return {name: _whole(value).cpu() for name, value in self._weights.items()}
+    def whole(self, model: torch.nn.Module) -> dict[str, Tensor]:
+        """All of it on the CPU by the names of the parameters, for a checkpoint. Call on every process."""
+        if not zero.is_zero(model):
+            return {name: _whole(value).cpu() for name, value in self._weights.items()}
+        with self.applied(model):
+            weights = zero.whole_weights(model)
+        return {name: weights[name] for name, _ in model.named_parameters() if name in weights}
 
-    def restore(self, weights: dict[str, Tensor]) -> None:
+    @torch.no_grad()
+    def restore(self, model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
         """Take what `whole` gave. Call on every process."""
-        for name, value in self._weights.items():
-            value.copy_(_like(weights[name], value))
+        if not zero.is_zero(model):
+            for name, value in self._weights.items():
+                value.copy_(_like(weights[name], value))
+            return
+        own = ShadowWeights(model)
+        zero.load_weights(model, weights)
+        self.follow(model)
+        own.copy_to(model)
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether this process has only parts of the parameters."""
-    return any(hasattr(value, "full_tensor") for value in model.parameters())
+    """Whether this process has only parts of the parameters, or its exact weights beside the model."""
+    return zero.is_zero(model) or any(hasattr(value, "full_tensor") for value in model.parameters())
 
 
-def _parameters(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _parameters(model: torch.nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Names and parameters, the shards where they are sharded: after a forward FSDP may have them whole."""
+    if zero.is_zero(model):
+        return [(str(number), flat) for number, flat in enumerate(zero.flat_parts(model))]
     for module in model.modules():
         reshard: Any = getattr(module, "reshard", None)
         if reshard is not None:
             reshard()
     return model.named_parameters()
+
+
+def _update(model: torch.nn.Module) -> None:
+    if zero.is_zero(model):
+        zero.update_model(model)
 
 
 def _whole(value: Any) -> Tensor:

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from recbase_hf.modeling.token_layout import TokenLayout
 
 from recbase_hf import cli
 from recbase_hf.commands.config import LAUNCH_CONFIGS, launch_config
+from recbase_hf.shards.pack import Packing
+from recbase_hf.shards.packing import default_row_length
+from recbase_hf.training.settings import Pretraining
 
 
 def recbase(*arguments: str | Path) -> int | str:
@@ -28,8 +32,8 @@ def recbase(*arguments: str | Path) -> int | str:
 # ---- plan ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [["base"], ["--size", "base"], ["--config", "base"], ["--config=base"]])
-def test_the_size_of_a_plan_may_be_given_in_several_ways(size, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [["base"], ["--config", "base"], ["--config=base"]])
+def test_the_model_of_a_plan_stands_first_or_after_config(size, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert recbase("plan", *size, "--gpus", "8", "--gpu-memory", "80") == 0
     printed = capsys.readouterr().out
@@ -38,32 +42,73 @@ def test_the_size_of_a_plan_may_be_given_in_several_ways(size, capsys, tmp_path,
     assert "It fits into 80 GiB" in printed
 
 
-def test_a_plan_reads_options_from_a_file_even_one_with_the_name_of_a_size(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("base").write_text("size: mini\ngpus: 2\n", encoding="utf-8")
-    assert recbase("plan", "--config", "base") == 0
-    assert capsys.readouterr().out.startswith("mini: ")
-
-
-def test_a_plan_that_does_not_fit_says_what_would(capsys, tmp_path):
-    output = tmp_path / "plan.json"
-    assert recbase("plan", "1.5b", "--gpus", "8", "--gpu-memory", "48", "--tokens", "20e9", "--output", output) == 0
+@pytest.mark.parametrize("model", [["mini"], ["--config", "mini"]])
+def test_options_of_a_plan_may_come_from_a_file(model, capsys, tmp_path):
+    (tmp_path / "cluster.yaml").write_text("gpus: 2\ngpu_memory: 40\n", encoding="utf-8")
+    assert recbase("plan", *model, "--config", tmp_path / "cluster.yaml") == 0
     printed = capsys.readouterr().out
-    assert "It does NOT fit into 48 GiB" in printed
+    assert printed.startswith("mini: ")
+    assert "each of 2 GPUs" in printed
+    assert "It fits into 40 GiB" in printed
+
+
+def test_a_file_with_the_name_of_a_model_is_named_by_its_path(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("base").write_text("gpus: 2\n", encoding="utf-8")
+    assert recbase("plan", "--config", "base") == 0
+    assert "Memory of the GPU" in capsys.readouterr().out
+    assert recbase("plan", "mini", "--config", "./base") == 0
+    assert "each of 2 GPUs" in capsys.readouterr().out
+
+
+def test_a_plan_that_does_not_fit_says_what_would_and_ends_with_status_1(capsys, tmp_path):
+    output = tmp_path / "plan.json"
+    options = ["--gpus", "8", "--gpu-memory", "32", "--tokens", "20e9", "--output", output]
+    assert recbase("plan", "1.5b", *options) == 1
+    printed = capsys.readouterr().out
+    assert "It does NOT fit into 32 GiB" in printed
     assert "  --gradient-checkpointing  (" in printed
     assert "Budget of 2e+10 tokens" in printed
     written = json.loads(output.read_text(encoding="utf-8"))
     assert not written["fits"]
+    assert written["remedies"]
+    assert written["size"] == "1.5b"
     assert written["total_memory"] == sum(written["memory"].values())
+    assert recbase("plan", "1.5b", "--gpu-memory", "0.5") == 1
+    assert "whatever the options and the number of GPUs" in capsys.readouterr().out
+
+
+def test_a_plan_has_the_rows_that_pretraining_packs(capsys):
+    assert recbase("plan", "mini") == 0
+    rows, length = Pretraining.batch_rows, default_row_length(TokenLayout(4, 1024), Packing.max_items)
+    assert f"A micro-batch is {rows} rows of {length} tokens" in capsys.readouterr().out
+    assert recbase("plan", "mini", "--max-items", "20", "--num-levels", "2") == 0
+    printed = capsys.readouterr().out
+    assert "rows of 533 tokens" in printed
+    assert "a token of windows of 41," in printed
+
+
+def test_every_speed_of_a_plan_is_said_to_be_assumed(capsys):
+    assert recbase("plan", "mini", "--mfu", "0.3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("follows from an assumed MFU of 30 % of 990 TFLOP/s" in line for line in lines)
+    for line in lines:
+        if "tokens/s" in line or " hours" in line:
+            assert "at that MFU; not measured" in line
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["huge"], "invalid choice: 'huge'"),
-        (["--config", "huge"], "cannot be read"),
-        (["--gpus", "7"], "must be a multiple of gpus"),
-        (["--mfu", "40"], "it is a share of the peak"),
+        (["huge"], "huge is neither a configuration (tiny, mini, base, base-paper, 1.5b) nor a file"),
+        (["--config", "1.5B"], "nor a file with options; did you mean 1.5b?"),
+        (["--config=bse-paper"], "did you mean base-paper"),
+        (["--gpus", "8"], "which model: --config tiny, mini, base, base-paper, 1.5b"),
+        (["mini", "--config", "base"], "one model at a time, not mini and base"),
+        (["mini", "--size", "base"], "unknown option --size"),
+        (["mini", "--gpus", "7"], "must be a multiple of gpus"),
+        (["mini", "--mfu", "40"], "it is a share of the peak"),
+        (["mini", "--row-length", "300"], "100 items take 401 tokens, a row has 300"),
     ],
 )
 def test_wrong_options_of_a_plan_are_refused(arguments, message, capsys):
@@ -138,6 +183,11 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     assert "lacks parameters, targets, log" in recbase("scaling", *runs, stopped)
 
 
+def test_a_missing_scipy_is_named_with_its_extra(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    assert "pip install 'recbase-hf[train]'" in recbase("scaling", *runs)
+
+
 def test_a_run_without_validation_is_named(runs, tmp_path):
     record = runs[0] / "model" / "training.json"
     content = json.loads(record.read_text(encoding="utf-8"))
@@ -155,6 +205,20 @@ def test_a_configuration_is_printed_or_copied(tmp_path, capsys):
     assert (tmp_path / "ddp.yaml").read_text(encoding="utf-8") == launch_config("ddp")
     assert recbase("config", "fsdp3") == 2
     assert "invalid choice: 'fsdp3'" in capsys.readouterr().err
+
+
+def test_a_configuration_that_was_edited_is_not_overwritten(tmp_path):
+    file = tmp_path / "fsdp.yaml"
+    for _ in range(2):
+        assert recbase("config", "fsdp", "--output", file) == 0
+    edited = launch_config("fsdp").replace("num_processes: 8", "num_processes: 4")
+    file.write_text(edited, encoding="utf-8")
+    message = recbase("config", "fsdp", "--output", file)
+    assert message == (
+        f"recbase config: {file} is there already, with another content; name another --output, or delete it"
+    )
+    assert file.read_text(encoding="utf-8") == edited
+    assert "is there already" in recbase("config", "fsdp", "--output", tmp_path)
 
 
 @pytest.mark.parametrize("name", LAUNCH_CONFIGS)

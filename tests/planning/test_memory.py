@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 from recbase_hf.modeling.token_layout import TokenLayout
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from recbase_hf.language_model import MODEL_SIZES, count_parameters, new_language_model, qwen2_config
 from recbase_hf.planning.memory import MemorySetup, activation_bytes, memory_by_part
@@ -39,6 +42,22 @@ def saved_bytes(config, setup, *, dtype=torch.float32):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
         model(input_ids=input_ids, position_ids=positions, use_cache=False)
     return sum(storage.nbytes() for storage in kept.values())
+
+
+class LiveTensors(TorchDispatchMode):
+    """Most bytes that the results of operations took at the same time."""
+
+    def __init__(self):
+        super().__init__()
+        self.most, self._storages = 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        made = [part.untyped_storage() for part in tree_leaves(results) if isinstance(part, torch.Tensor)]
+        self._storages += [weakref.ref(storage) for storage in made]
+        alive = {storage.data_ptr(): storage.nbytes() for one in self._storages if (storage := one()) is not None}
+        self.most = max(self.most, sum(alive.values()))
+        return results
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -92,6 +111,32 @@ def test_zero_takes_the_bytes_of_its_paper():
     for strategy, expected in (("zero2", 2 + 14 / 8), ("zero3", 16 / 8)):
         parts = memory_by_part(config, replace(setup, strategy=strategy))
         assert sum(parts[name] for name in states) == pytest.approx(expected * count, rel=1e-6)
+    in_float32 = memory_by_part(config, replace(setup, strategy="zero3", mixed_precision="no"))
+    assert in_float32["float32 master weights"] == in_float32["weights"]
+
+
+def test_fsdp_keeps_whole_gradients_while_micro_batches_accumulate():
+    config = qwen2_config("base", LAYOUT)
+    setup = replace(ONE, gpus=8, strategy="fsdp", mixed_precision="bf16")
+    once, twice = (memory_by_part(config, replace(setup, gradient_accumulation=steps)) for steps in (1, 2))
+    assert once["gradients"] == -(-4 * count_parameters(config) // 8)
+    assert twice["gradients"] == 2 * count_parameters(config)
+
+
+def test_shadows_are_shared_out_with_the_float32_weights():
+    config = qwen2_config("base", LAYOUT)
+    for strategy in ("fsdp", "zero2", "zero3"):
+        parts = memory_by_part(config, replace(ONE, gpus=8, strategy=strategy, shadows=2))
+        assert parts["moving average, best weights"] == count_parameters(config)
+
+
+def test_the_loss_takes_three_float32_numbers_a_logit():
+    """The biggest sum of what a chunk of logits leaves behind and of what its backward pass makes."""
+    logits = torch.randn(64, 128, requires_grad=True)
+    targets = torch.randint(128, (64,))
+    with LiveTensors() as live:
+        torch.nn.functional.cross_entropy(logits, targets, reduction="none").sum().backward()
+    assert live.most == pytest.approx(12 * logits.numel(), rel=0.05)
 
 
 def test_sharing_out_takes_less_on_more_gpus_and_ddp_the_same():
@@ -109,7 +154,7 @@ def test_sharing_out_takes_less_on_more_gpus_and_ddp_the_same():
 def test_chunks_of_the_loss_bound_the_logits_and_shadows_are_float32_weights():
     config = small_config()
     whole, chunked = (memory_by_part(config, replace(ONE, loss_chunk=chunk)) for chunk in (0, 32))
-    assert whole["logits and loss"] == 4 * chunked["logits and loss"] == 128 * config.vocab_size * 8
+    assert whole["logits and loss"] == 4 * chunked["logits and loss"] == 128 * config.vocab_size * 12
     shadowed = memory_by_part(config, replace(ONE, shadows=2))
     assert shadowed["moving average, best weights"] == 2 * shadowed["weights"]
 

@@ -10,10 +10,11 @@ from recbase_hf.modeling.token_layout import TokenLayout
 from recbase_hf.language_model import count_parameters, qwen2_config
 from recbase_hf.planning.memory import GIB
 from recbase_hf.planning.plan import make_plan
-from recbase_hf.planning.planned_run import PlannedRun
+from recbase_hf.planning.planned_run import PlannedRun, planned_memory
+from recbase_hf.training.settings import Pretraining
 
 LAYOUT = TokenLayout(num_levels=4, codebook_size=1024)
-EIGHT = PlannedRun(gpus=8)
+EIGHT = PlannedRun(gpus=8, batch_rows=64, row_length=1024)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,8 @@ def test_a_plan_that_fits_needs_no_remedy(large):
         (replace(EIGHT, gpu_memory=24, mixed_precision="no"), None),
         (replace(EIGHT, gpu_memory=16), {"gradient_accumulation gradient_checkpointing strategy"}),
         (
-            PlannedRun(gpu_memory=16, batch_rows=8),
-            {"gpus batch_rows strategy gradient_checkpointing gradient_accumulation"},
+            PlannedRun(gpu_memory=16, batch_rows=8, row_length=1024),
+            {"gpus strategy gradient_checkpointing"},
         ),
     ],
 )
@@ -89,7 +90,8 @@ def test_where_nothing_helps_there_is_no_remedy(large):
     [
         ({"gpus": 0}, "gpus is 0; it must be above 0"),
         ({"mfu": 40.0}, "mfu is 40.0; it is a share"),
-        ({"gpus": 7}, "batch_rows 64 must be a multiple of gpus x gradient_accumulation, 7 here"),
+        ({"gpus": 7}, "batch_rows 16 must be a multiple of gpus x gradient_accumulation, 7 here; 21 is the next"),
+        ({"strategy": "zero2", "mixed_precision": "fp16"}, "zero2 does not go with mixed_precision fp16; choose bf16"),
         ({"tokens": -1.0}, "tokens is -1.0"),
         ({"reserve": -1.0}, "reserve is -1.0; it must not be negative"),
         ({"strategy": "zero9"}, "strategy is 'zero9'; it must be one of ddp, fsdp"),
@@ -97,4 +99,32 @@ def test_where_nothing_helps_there_is_no_remedy(large):
 )
 def test_impossible_runs_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        PlannedRun(**changes)
+        PlannedRun(**{"row_length": 802, **changes})
+
+
+def test_what_is_not_said_is_as_the_training_has_it():
+    planned = PlannedRun(row_length=802)
+    for name in (
+        "batch_rows",
+        "gradient_accumulation",
+        "gradient_checkpointing",
+        "loss_chunk",
+        "ema_decay",
+        "patience",
+    ):
+        assert getattr(planned, name) == getattr(Pretraining(), name)
+
+
+def test_the_numbers_say_what_they_rest_on(large):
+    written = make_plan(large, EIGHT).to_dict()
+    assert written["speed_basis"].startswith("calculated, not measured: mfu x peak_tflops")
+    assert (written["run"]["mfu"], written["run"]["peak_tflops"]) == (0.4, 990.0)
+
+
+def test_a_remedy_under_fsdp_drops_what_keeps_whole_gradients(large):
+    """More micro-batches are a remedy elsewhere; here they cost more than the activations that they save."""
+    run = replace(EIGHT, gpus=64, strategy="fsdp", gpu_memory=4.0)
+    split = replace(run, gpus=32, gradient_accumulation=2)
+    assert planned_memory(large, split)["gradients"] == 2 * count_parameters(large)
+    plan = make_plan(large, run)
+    assert list(plan.remedies) == ["--gradient-checkpointing"]

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -405,6 +406,26 @@ def test_damaged_shards_are_noticed(tmp_path, damage):
         path.write_bytes((tmp_path / "shards" / shards.facts["domains"]["shop"]["files"][1]["name"]).read_bytes())
     with pytest.raises(DataError, match=r"pack the data again"):
         TokenShards.open(tmp_path / "shards")
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_every_pass_has_all_histories_and_cuts_the_long_ones_elsewhere(tmp_path):
+    folder = write_domain(tmp_path / "shop")
+    packing = replace(PACKING, max_items=3, passes=3)
+    once = pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "once", replace(packing, passes=1))
+    shards = pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "thrice", packing)
+    (passes,) = shards.train.passes.values()
+    assert sum(passes) == len(shards.train)
+    assert shards.train.an_epoch == -(-len(shards.train) // 3)
+    firsts = np.cumsum([0, *passes])
+    rows = [shards.train.read(range(start, stop)) for start, stop in pairwise(firsts)]
+    assert sorted(map(tuple, rows[0].input_ids.tolist())) == sorted(map(tuple, (row.tolist() for row in once.train)))
+    assert len({tuple(sorted(map(tuple, part.input_ids.tolist()))) for part in rows}) == 3
+    assert shards.validation.hash == once.validation.hash
+    again = pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "again", packing)
+    assert again.train.hash == shards.train.hash
+    other = pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "other", replace(packing, seed=1))
+    assert other.train.hash != shards.train.hash
 
 
 @pytest.mark.parametrize(

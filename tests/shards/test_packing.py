@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recbase_hf.modeling.token_layout import TokenLayout
 
 from recbase_hf.data.histories import Histories
-from recbase_hf.shards.packing import IGNORED, PackedRows, pack_histories
+from recbase_hf.shards.packing import IGNORED, PackedRows, cut_windows, pack_histories
 from tiny_world import make_model
 
 LAYOUT = TokenLayout(num_levels=2, codebook_size=8)
@@ -94,6 +94,29 @@ def test_long_histories_are_cut_from_the_end_so_that_the_newest_window_is_full()
     assert (*tokens([0]), *[LAYOUT.pad] * 4) in set(map(tuple, with_first.input_ids.tolist()))
 
 
+@given(lists=lists_of_items, max_items=st.integers(2, 6), shift=st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_shifted_cuts_still_hold_every_item_once_and_leave_short_histories_whole(lists, max_items, shift):
+    histories = as_histories(lists)
+    plain = cut_windows(histories, max_items, min_items=1)
+    shifts = np.full(len(lists), min(shift, max_items - 1))
+    shifted = cut_windows(histories, max_items, min_items=1, shifts=shifts)
+    for windows in (plain, shifted):
+        places = [place for window in zip(*windows, strict=True) for place in range(*window)]
+        assert sorted(places) == list(range(len(histories.items)))
+        assert (windows.ends - windows.starts).max(initial=0) <= max_items
+    whole = [(start, start + len(items)) for start, items in zip(histories.offsets, lists, strict=False)]
+    for window, items in zip(whole, lists, strict=True):
+        if 1 <= len(items) <= max_items:
+            assert window in set(zip(*map(np.ndarray.tolist, shifted), strict=True))
+
+
+def test_the_newest_window_of_a_shifted_history_keeps_something_to_learn_from():
+    histories = as_histories([list(range(9))])
+    starts, ends = cut_windows(histories, 4, min_items=2, shifts=np.array([3]))
+    assert (starts.tolist(), ends.tolist()) == ([7, 3, 0], [9, 7, 3])
+
+
 def test_a_window_may_fill_its_row():
     rows = pack([[0, 1, 2], [3, 4, 5]], max_items=3, row_length=7)
     assert len(rows) == 2
@@ -126,7 +149,9 @@ def test_realistic_histories_leave_hardly_any_padding():
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     histories = Histories(np.arange(4000).astype(str).astype(object), offsets, rng.integers(0, 500, offsets[-1]))
     codes = rng.integers(0, 64, (500, 4))
-    assert pack_histories(histories, codes, layout, row_length=512, max_items=100).efficiency >= 0.98
+    for shifts in (None, rng.integers(0, 100, 4000)):
+        rows = pack_histories(histories, codes, layout, row_length=512, max_items=100, shifts=shifts)
+        assert rows.efficiency >= 0.98
 
 
 # ---- what the model makes of packed rows -------------------------------------------------------------------------

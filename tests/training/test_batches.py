@@ -92,3 +92,13 @@ def test_mixed_batches_are_the_same_on_two_processes_and_after_a_later_start():
 def test_a_temperature_below_one_is_refused():
     with pytest.raises(ValueError, match=r"temperature is 0\.5"):
         SeededBatches(sizes=[3], batch_size=1, stop=1, temperature=0.5)
+
+
+def test_passes_over_the_same_histories_take_turns():
+    options = {"sizes": [6, 9], "passes": [[2, 2, 2], [3, 3, 3]], "seed": 4}
+    batches = list(SeededBatches(**options, batch_size=5, stop=6))
+    for epoch, rows in enumerate(batches):
+        number = epoch % 3
+        assert sorted(rows) == [*range(2 * number, 2 * number + 2), *range(6 + 3 * number, 6 + 3 * number + 3)]
+    assert batches[0] != batches[3]
+    assert list(SeededBatches(**options, batch_size=5, start=4, stop=6)) == batches[4:]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from recbase_hf.shards.token_shards import ShardedRows
+from recbase_hf.training.batches import SeededBatches
+from recbase_hf.training.held_out import spread_rows
 from recbase_hf.training.pretrain import Pretraining
 from recbase_hf.training.rows import RowReader
 from recbase_hf.training.schedule import learning_rate_share
@@ -34,7 +38,6 @@ def recorded(model, seen):
 
 def plainly(training: Pretraining, level_weights: tuple[float, float]) -> torch.nn.Module:
     """The same training as a loop of its own: one batch a step, unchunked, without Accelerate."""
-    from recbase_hf.training.batches import SeededBatches
     from recbase_hf.training.optimizer import make_optimizer
 
     model = make_small_model().train()
@@ -99,6 +102,40 @@ def test_an_early_stop_keeps_the_best_weights(tmp_path, new_accelerator):
     assert_same_weights(again, model)
 
 
+def test_a_sample_of_the_validation_rows_is_evaluated(tmp_path, new_accelerator):
+    options = {"learning_rate": 0.0}
+    _, some = train(tmp_path / "some", new_accelerator(), make_training(**options, validation_rows=2))
+    chosen = spread_rows([len(VALIDATION)], most=2)
+    assert len(chosen) == 2
+    only = ShardedRows.in_memory(VALIDATION.read(chosen))
+    _, expected = train(tmp_path / "only", new_accelerator(), make_training(**options), validation=only)
+    _, every = train(tmp_path / "all", new_accelerator(), make_training(**options, validation_rows=0))
+    assert some[-1]["validation_loss"] == pytest.approx(expected[-1]["validation_loss"], abs=1e-6)
+    assert some[-1]["validation_loss"] != every[-1]["validation_loss"]
+
+
+@pytest.mark.parametrize("most", [0, 1, 5, 40, 1000])
+def test_the_sample_has_rows_of_every_domain_and_none_twice(most):
+    sizes = [3, 0, 90, 7]
+    chosen = spread_rows(sizes, most)
+    assert len(set(chosen.tolist())) == len(chosen)
+    domains = np.searchsorted(np.cumsum(sizes), chosen, side="right")
+    assert set(domains.tolist()) == {0, 2, 3}
+    assert abs(len(chosen) - min(most or 100, 100)) <= 2
+
+
+def test_the_log_counts_the_targets_that_were_trained_on(tmp_path, new_accelerator):
+    training = make_training(evaluate_every=2, batch_rows=8)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, new_accelerator(), training, interrupt_after=5)
+    _, log = train(tmp_path, new_accelerator(), training)
+    batches = SeededBatches(sizes=[len(TRAIN)], batch_size=8, stop=STEPS)
+    expected = np.cumsum([TRAIN.read(rows).num_targets for rows in batches])
+    assert [(entry["step"], entry["trained_targets"]) for entry in log] == [
+        (entry["step"], expected[entry["step"] - 1]) for entry in log
+    ]
+
+
 def test_patience_without_anyone_to_judge_by_is_refused(tmp_path, new_accelerator):
     nobody = VALIDATION.__class__([], {"rows": 0}, VALIDATION.layout, "")
     with pytest.raises(ValueError, match="patience needs validation rows"):
@@ -161,6 +198,7 @@ def test_the_learning_rate_follows_the_schedule(tmp_path, new_accelerator):
         ({"schedule": "linear"}, "schedule is 'linear'; it must be one of cosine, wsd"),
         ({"decay_share": 0.0}, "decay_share is 0.0"),
         ({"patience": -1}, "patience is -1"),
+        ({"validation_rows": -1}, "validation_rows is -1"),
         ({"loss_chunk": 0}, "loss_chunk is 0; it must be above 0"),
     ],
 )

@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from recbase_hf.files import read_json, write_json
 from recbase_hf.training.launch import make_accelerator
 from training import small_runs
+from training.conftest import forget_accelerate
 from training.small_runs import assert_same_weights, make_small_model, make_training
 from training.two_processes import needs_cpu_only, run_twice
 
 pytestmark = needs_cpu_only
 
-TRAININGS = ("plain", "weighted", "straight", "resumed", "everything", "everything-resumed", "joined-later")
+RESUMED = {"straight": "resumed", "everything": "everything-resumed", "bf16": "bf16-resumed"}
+TRAININGS = ("plain", "weighted", "joined-later", *RESUMED, *RESUMED.values())
 WEIGHTED = make_training(level_weights=(2.0, 0.5), learning_rate=1e-3, loss_chunk=16)
 EVERYTHING = make_training(history_dropout=0.3, ema_decay=0.8, patience=4, evaluate_every=1, probe_every=4)
 
@@ -59,6 +61,13 @@ def run_everything(accelerator: Any, out: Path) -> None:
     with suppress(KeyboardInterrupt):
         small_runs.train(out / "left-later", accelerator, model=make_small_model(), interrupt_after=7)
     keep("joined-later", small_runs.train(out / "joined-later", accelerator, model=make_small_model())[0])
+    forget_accelerate()
+    rounding = make_accelerator(mixed_precision="bf16")
+    assert (rounding.num_processes, rounding.mixed_precision) == (2, "bf16")
+    keep("bf16", small_runs.train(out / "bf16", rounding)[0])
+    with suppress(KeyboardInterrupt):
+        small_runs.train(out / "bf16-resumed", rounding, interrupt_after=5)
+    keep("bf16-resumed", small_runs.train(out / "bf16-resumed", rounding)[0])
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +95,16 @@ def test_weighted_levels_are_normalized_over_both_processes(launched, tmp_path, 
     assert_same_weights(dict(alone.named_parameters()), weights(launched, "weighted"), atol=1e-6)
 
 
-@pytest.mark.parametrize(("straight", "resumed"), [("straight", "resumed"), ("everything", "everything-resumed")])
+@pytest.mark.parametrize(("straight", "resumed"), RESUMED.items())
 def test_two_resumed_processes_equal_two_straight_ones(launched, straight, resumed):
     assert_same_weights(weights(launched, straight), weights(launched, resumed))
     logs = [(launched / name / "log.jsonl").read_text() for name in (straight, resumed)]
     assert logs[0] == logs[1]
+
+
+def test_bf16_is_another_training_than_float32(launched):
+    key = "model.embed_tokens.weight"
+    assert not torch.equal(weights(launched, "bf16")[key], weights(launched, "straight")[key])
 
 
 def test_the_main_process_probes_for_all(launched):
