@@ -34,12 +34,18 @@ class ZeroShot:
     codebook_size: int = option(64, help="codes a level, four levels")
     steps_per_level: int = option(100, help="steps of tokenizer training, a level")
     size: str = option("tiny", help="size of the model")
+    embeddings: str = option("geometry", help="where embeddings start", choices=("geometry", "random"))
+    mirrors: int = option(64, help="mirror images of every catalog")
+    mirrored_share: float = option(0.7, help="of the histories, written in their codes")
+    passes: int = option(8, help="packings, each with other cuts and images")
     epochs: float = option(1.0, help="passes over the training rows")
-    max_users: int = option(1500, help="training users of each data set")
-    max_items: int = option(50, help="items a training window")
+    temperature: float = option(2.0, help="of mixing the data sets")
+    batch_rows: int = option(4, help="rows of about 512 tokens a step")
+    max_items: int = option(21, help="items a training window, the history of 20 and the next")
     calibration_users: int = option(300, help="users of each training set, for whom alpha and text weight are fitted")
     max_test_users: int = option(3000, help="users that are evaluated")
-    ladder: bool = option(True, help="also baselines that are fitted on the left-out set")
+    left_out: tuple[str, ...] = option((), help="folders that are left out, in turn; default all")
+    ladder: bool = option(False, help="also baselines that are fitted on the left-out set")
     seed: int = option(0, help="of everything")
     table: bool = option(False, help="only print the table of the receipts")
 
@@ -51,7 +57,7 @@ def main() -> None:
     if not options.table:
         if len(options.data) < 2:
             sys.exit("--data needs at least two folders: one is left out, the others are trained on")
-        for left_out in options.data:
+        for left_out in options.left_out or options.data:
             run(options, left_out)
     print(render(Path(options.receipts)))
 
@@ -80,9 +86,16 @@ def run(options: ZeroShot, left_out: str) -> None:
             unordered_events="drop",
             output=work,
             size=options.size,
+            embeddings=options.embeddings,
+            mirrors=options.mirrors,
+            mirrored_share=options.mirrored_share,
+            passes=options.passes,
             epochs=options.epochs,
-            max_users=options.max_users,
+            temperature=options.temperature,
+            batch_rows=options.batch_rows,
             max_items=options.max_items,
+            evaluate_every=500,
+            save_every=500,
         )
         folder = pretrain(model, accelerator)
         calibrate(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from recbase_hf.modeling.token_layout import TokenLayout
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "count_parameters",
     "new_language_model",
     "qwen2_config",
+    "start_from_code_vectors",
 ]
 
 # hidden, intermediate, layers, heads, key-value heads. `base` has the intermediate width that gives the paper's 0.3B
@@ -95,3 +98,41 @@ def new_language_model(config: Any, *, seed: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config)
+
+
+KERNEL_WIDTH = 3.0
+"""In distances of a code vector to its nearest neighbor, at the median: some ten codes are like each other."""
+
+EMBEDDING_SCALE = 0.05
+"""Standard deviation of the embeddings of codes: near codes start with logits that differ from those of far ones."""
+
+
+def start_from_code_vectors(model: Any, layout: TokenLayout, vectors: np.ndarray, *, seed: int) -> None:
+    """Set the embeddings of all codes so that near codes have like embeddings, in place.
+
+    The inner product of two codes' embeddings is a Gaussian kernel of the distance of their code vectors (random
+    Fourier features, Rahimi and Recht 2007), turned at random for each level. The head is tied to the embeddings, so a
+    model that repeats an item of the history predicts its neighbors too, before it has learned anything.
+
+    Args:
+        model: a `Qwen2ForCausalLM` with tied embeddings.
+        layout: of the tokens.
+        vectors: (levels, codebook_size, width) of `recbase_hf.quantizers.geometry.code_vectors`.
+        seed: of the features.
+    """
+    import torch
+
+    hidden = model.config.hidden_size
+    generator = np.random.default_rng(seed)
+    for level, points in enumerate(vectors.astype(np.float64)):
+        squares = (points**2).sum(axis=1)
+        distances = np.sqrt(np.maximum(squares[:, None] - 2 * points @ points.T + squares, 0.0))
+        np.fill_diagonal(distances, np.inf)
+        width = KERNEL_WIDTH * np.median(distances.min(axis=1))
+        phases = points @ generator.normal(size=(points.shape[1], hidden // 2)) / max(width, 1e-12)
+        features = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
+        features -= features.mean(axis=0)
+        turn, _ = np.linalg.qr(generator.normal(size=(hidden, hidden)))
+        embeddings = features @ turn[: features.shape[1]] * (EMBEDDING_SCALE / max(features.std(), 1e-12))
+        with torch.no_grad():
+            model.get_input_embeddings().weight[layout.level_ids(level)] = torch.from_numpy(embeddings).float()

@@ -26,6 +26,9 @@ __all__ = ["Calibrate", "calibrate", "main"]
 
 logger = logging.getLogger(__name__)
 
+IMAGE = 1_000_003
+"""A mirror image that no training comes to."""
+
 NUM_NEGATIVES = 4
 MAX_HISTORY = 20
 
@@ -34,7 +37,10 @@ _COLUMNS = ("joint", "catalog", "text similarity", "calibrated")
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Choose score, alpha and text weight by the last items of users of training domains, never of the one at test."""
+    """Choose score, alpha and text weight by the last items of users of training domains, never of the one at test.
+
+    The domains are shown in a mirror image of their catalogs, so that the weights suit domains new to the model.
+    """
 
     model: str = option(help="bundle: a folder, which gets the calibration, or a Hub id")
     data: tuple[str, ...] = option(
@@ -94,6 +100,7 @@ def calibrate(options: Calibrate) -> tuple[Calibration, Path]:
             "max_history": MAX_HISTORY,
             "max_users": options.max_users,
             "seed": options.seed,
+            "mirror_image": IMAGE,
         },
     )
     return calibration, _write(calibration, bundle, options.output)
@@ -139,6 +146,8 @@ def _domain(data: str, source: ItemVectors, options: Calibrate) -> Domain:
 
 def _components(scorer: RecBaseScorer, domain: Domain, options: Calibrate) -> ScoreComponents:
     catalog = ItemCatalog.from_items(domain.items, tokenizer=scorer.tokenizer, vectors=domain.vectors)
+    # Its own codes the model may know by heart; in a mirror image it has to do what it does in a domain new to it.
+    catalog = catalog.mirrored(IMAGE, tokenizer=scorer.tokenizer)
     try:
         task = leave_last_out(
             domain.histories,

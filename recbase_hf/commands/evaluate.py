@@ -31,10 +31,11 @@ from recbase_hf.evaluation.protocols import (
     recgpt,
     rules_by_columns,
 )
+from recbase_hf.evaluation.rankers.adapted import AdaptedModel, AdaptedText
 from recbase_hf.evaluation.rankers.ladder import ladder
 from recbase_hf.evaluation.rankers.linear import MAX_EASE_ITEMS, Ease
 from recbase_hf.evaluation.rankers.neighbors import TextKnn
-from recbase_hf.evaluation.rankers.recbase import RecBaseRanker
+from recbase_hf.evaluation.rankers.recbase import MirroredRanker, RecBaseRanker, ScoreName
 from recbase_hf.evaluation.rankers.training_free import Popularity
 from recbase_hf.evaluation.receipt_table import render_table
 from recbase_hf.evaluation.receipts import read_receipt, without_folder, write_receipt
@@ -42,6 +43,7 @@ from recbase_hf.evaluation.run import RankerEntry, evaluate_rankers
 from recbase_hf.evaluation.task import CandidateTask, CatalogTask
 from recbase_hf.files import hash_of_json, read_json
 from recbase_hf.progress import is_main_process
+from recbase_hf.scoring.adaptation import LEAST_USERS
 from recbase_hf.scoring.calibration import Calibration, require_not_fitted_on
 from recbase_hf.share import Share
 from recbase_hf.text.encoder import DEFAULT_TEXT_ENCODER, load_text_encoder
@@ -291,9 +293,14 @@ def _rankers(options: Evaluate, evaluation: Evaluation) -> dict[str, RankerEntry
         for name, make in ladder(task.training, vectors, seed=options.seed).items()
         if _can_be_made(name, task) and (options.ladder or not _takes_long(name))
     }
+    adapts = sum(len(history) >= 2 for history in task.histories) >= LEAST_USERS
+    if adapts:
+        entries[AdaptedText.name] = RankerEntry(lambda: AdaptedText(vectors, task.histories, seed=options.seed))
+    else:
+        logger.warning("what adapts to the histories is left out: fewer than %d hold two items", LEAST_USERS)
     if scorer is None or catalog is None:
         return entries
-    scores: list[Literal["joint", "catalog", "calibrated"]] = ["joint", "catalog"]
+    scores: list[ScoreName] = ["joint", "catalog"]
     if scorer.calibration is not None and _fitted_on(scorer.calibration, evaluation.domain) is None:
         scores.append("calibrated")
     for score in scores:
@@ -304,7 +311,19 @@ def _rankers(options: Evaluate, evaluation: Evaluation) -> dict[str, RankerEntry
             # The catalog score of an item is its share of what its semantic ID has, so it does not rank IDs.
             id_of_item=catalog.trie.leaves if score == "joint" else None,
         )
+    if _training_settings(options).get("mirrors"):
+        entries[MirroredRanker.name] = RankerEntry(lambda: MirroredRanker(scorer, catalog))
+    if adapts:
+        entries[AdaptedModel.name] = RankerEntry(
+            lambda: AdaptedModel(scorer, catalog, task.histories, seed=options.seed)
+        )
     return entries
+
+
+def _training_settings(options: Evaluate) -> dict[str, Any]:
+    """How the model was trained, as its bundle says; empty where it does not."""
+    record = bundle_file(cast(str, options.model), "training.json")
+    return {} if record is None else read_json(record)["settings"]
 
 
 def _can_be_made(name: str, task: CandidateTask | CatalogTask) -> bool:
@@ -339,9 +358,7 @@ def model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | N
     scorer, domain = evaluation.scorer, evaluation.domain
     if scorer is None:
         return None
-    bundle = cast(str, options.model)
-    record = bundle_file(bundle, "training.json")
-    training = {} if record is None else read_json(record)["settings"]
+    bundle, training = cast(str, options.model), _training_settings(options)
     learned = {name: training.get(name, {}) for name in ("data", "items", "tokenizer_data", "tokenizer_items")}
     known = {digest for part in learned.values() for digest in part.values()}
     facts = {
@@ -350,7 +367,7 @@ def model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | N
         "weights": hash_of_weights(bundle),
         "training_data": learned["data"],
         "tokenizer_data": learned["tokenizer_data"],
-        "was_trained_on_this_data": None if record is None else bool({domain.hash, domain.items_hash} & known),
+        "was_trained_on_this_data": bool({domain.hash, domain.items_hash} & known) if training else None,
         "calibration": None if scorer.calibration is None else scorer.calibration.facts(),
     }
     reason = None if scorer.calibration is None else _fitted_on(scorer.calibration, domain)

@@ -49,6 +49,12 @@ class Pretrain(Pretraining, Packing, DataOptions):
         None, help="name of vectors that lie beside the tables (NAME_f16.npy), instead of encoding"
     )
     size: str = option("tiny", help="size of the model", choices=tuple(MODEL_SIZES))
+    embeddings: str = option(
+        "geometry",
+        help="where the embeddings of codes start: geometry is where their code vectors lie, so that near codes are "
+        "alike; random knows nothing of them",
+        choices=("geometry", "random"),
+    )
     shards: str | None = option(
         None, help="token shards that recbase data pack left, instead of packing --data (whose options they have)"
     )
@@ -62,7 +68,8 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     """Train and save; returns the bundle's folder. A bundle made before by the same settings is kept."""
     from recbase_hf.auto import RecBaseTokenizer
     from recbase_hf.bundle import require_folder_if_path, save_bundle
-    from recbase_hf.language_model import new_language_model, qwen2_config
+    from recbase_hf.language_model import new_language_model, qwen2_config, start_from_code_vectors
+    from recbase_hf.quantizers.geometry import code_vectors
     from recbase_hf.training.card import kept_entry, overfitting_remark, training_card
     from recbase_hf.training.checkpoints import require_writable, whole_weights
 
@@ -97,6 +104,8 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     tokens = sum(file["tokens"] for domain in domains.values() for file in files_of(domain, "train"))
     config = qwen2_config(options.size, shards.layout, max_items=packing["max_items"])
     model = new_language_model(config, seed=options.seed)
+    if options.embeddings == "geometry":
+        start_from_code_vectors(model, shards.layout, code_vectors(tokenizer.quantizer), seed=options.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
         "%s parameters, %s training tokens an epoch in %s rows (%.1f%% of positions used)",

@@ -77,6 +77,12 @@ class Histories:
         kept = items >= 0
         return Histories(self.users, _offsets(kept)[self.offsets], items[kept])
 
+    def first(self, lengths: np.ndarray) -> Histories:
+        """All users with their first events only; lengths: (U,) int64, how many stay of each."""
+        places = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.lengths)
+        kept = places < np.repeat(lengths, self.lengths)
+        return Histories(self.users, _offsets(kept)[self.offsets], self.items[kept])
+
 
 def build_histories(
     interactions: TableSource,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ from recbase_hf.errors import DataError
 from recbase_hf.files import atomic_file
 from recbase_hf.modeling.centering import SUMMED, mean_of_sums
 from recbase_hf.progress import progress
+from recbase_hf.quantizers.geometry import Mirrors
 from recbase_hf.share import Share
 from recbase_hf.text.encoder import normalize_rows
 
@@ -39,15 +40,24 @@ class ItemVectorRows(NamedTuple):
 
 
 def encode_items(
-    items: TableBlocks, vectors: ItemVectorRows, tokenizer: RecBaseTokenizer, folder: Path, *, share: Share
+    items: TableBlocks,
+    vectors: ItemVectorRows,
+    tokenizer: RecBaseTokenizer,
+    folder: Path,
+    *,
+    mirrors: int = 0,
+    share: Share,
 ) -> np.ndarray:
-    """Semantic IDs (items, levels) int32 as `ItemCatalog.from_items` gives them; -1 for items without a vector.
+    """Semantic IDs (1 + mirrors, items, levels) int32, the first as `ItemCatalog.from_items` gives them.
+
+    Items without a vector have -1.
 
     Args:
         items: the item table, whose texts are read only where the tokenizer keeps semantic IDs apart.
         vectors: of the items.
         tokenizer: its quantizer, mean and collision policy.
         folder: for files of parts, which a later call takes up.
+        mirrors: how many mirror images of the catalog follow.
         share: every process takes its own parts.
     """
     parts = [slice(start, min(start + SUMMED, len(vectors.rows))) for start in range(0, len(vectors.rows), SUMMED)]
@@ -60,27 +70,43 @@ def encode_items(
     quantizer = tokenizer.quantizer
     prior = quantizer.corpus_mean.cpu().numpy(), quantizer.config.mean_shrinkage
     mean = mean_of_sums([np.load(path) for path in sums], len(vectors.rows), *prior)
+    images = _Images(tokenizer, mean, mirrors)
     if tokenizer.collisions != "keep":
-        codes = _apart(items, vectors, tokenizer, mean)
+        codes = _apart(items, vectors, images)
     else:
         files = [folder / f"codes-{number:05d}.npy" for number in range(len(parts))]
         for part, path in progress(list(share.mine(zip(parts, files, strict=True))), description="semantic IDs"):
             if not path.exists():
-                _save(path, tokenizer.encode_items(_unit_vectors(vectors, part), mean=mean).astype(np.int32))
+                unit = _unit_vectors(vectors, part)
+                codes = np.stack([tokenizer.encode_items(image, mean=mean) for image in images.of(unit)])
+                _save(path, codes.astype(np.int32))
         share.wait()
-        codes = np.concatenate([np.load(path) for path in files])
-    codes_of_items = np.full((items.num_rows, codes.shape[1]), -1, dtype=np.int32)
-    codes_of_items[vectors.rows] = codes
+        codes = np.concatenate([np.load(path) for path in files], axis=1)
+    codes_of_items = np.full((1 + mirrors, items.num_rows, codes.shape[2]), -1, dtype=np.int32)
+    codes_of_items[:, vectors.rows] = codes
     return codes_of_items
 
 
-def _apart(items: TableBlocks, vectors: ItemVectorRows, tokenizer: RecBaseTokenizer, mean: np.ndarray) -> np.ndarray:
+class _Images:
+    """The catalog as it is, and its mirror images."""
+
+    def __init__(self, tokenizer: RecBaseTokenizer, mean: np.ndarray, mirrors: int) -> None:
+        self.tokenizer, self.mean, self.mirrors = tokenizer, mean, Mirrors(tokenizer.quantizer) if mirrors else None
+        self.numbers = range(1 + mirrors)
+
+    def of(self, vectors: np.ndarray) -> Iterator[np.ndarray]:
+        for number in self.numbers:
+            yield vectors if self.mirrors is None else self.mirrors.image(vectors, self.mean, number)
+
+
+def _apart(items: TableBlocks, vectors: ItemVectorRows, images: _Images) -> np.ndarray:
     """Under a policy that keeps texts apart, which has to see all of them at once."""
     import datasets
 
     table = pa.concat_tables(list(items)).take(pa.array(vectors.rows))
-    texts = template_of(tokenizer).render_all(datasets.Dataset(table))
-    return assign_codes(tokenizer, normalize_rows(vectors.read(slice(None))), texts, mean=mean).astype(np.int32)
+    texts = template_of(images.tokenizer).render_all(datasets.Dataset(table))
+    unit = normalize_rows(vectors.read(slice(None)))
+    return np.stack([assign_codes(images.tokenizer, image, texts, mean=images.mean) for image in images.of(unit)])
 
 
 def rows_of_vectors(ids: pa.ChunkedArray, items: IdIndex, place: str) -> np.ndarray:

@@ -59,6 +59,15 @@ class Packing:
     passes: int = option(
         1, help="packings, each with the histories that are longer than a window cut elsewhere; an epoch takes the next"
     )
+    hold_out_last: int = option(
+        0, help="newest events of every user that are left out, for an evaluation on the same users"
+    )
+    mirrors: int = option(
+        0,
+        help="mirror images of every catalog, in whose codes histories are written too: what holds in all of them "
+        "holds in a domain that nobody has seen",
+    )
+    mirrored_share: float = option(0.7, help="of the histories of a pass, written in the codes of a mirror image")
     max_users: int = option(0, help="users of each data set, drawn at random; 0 takes all")
     validation_share: float = option(0.05, help="of the users, held out for the validation loss")
     unordered_events: str = option(
@@ -74,6 +83,11 @@ class Packing:
             raise ValueError(f"max_items is {self.max_items}; a window needs 2 items, one to predict the other")
         if self.passes < 1:
             raise ValueError(f"passes is {self.passes}; give 1 to cut every history once, or more")
+        for name in ("hold_out_last", "mirrors"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 for none, or a number")
+        if not 0 <= self.mirrored_share <= 1:
+            raise ValueError(f"mirrored_share is {self.mirrored_share}; give a share of at least 0 and at most 1")
         if self.max_users < 0:
             raise ValueError(f"max_users is {self.max_users}; give 0 for all users, or a number")
         if not 0 <= self.validation_share < 1:
@@ -231,19 +245,19 @@ def _pack_domain(
     _require_unique(index, ids, items.name)
     vectors = _vectors(folder, ids, index, source, share)
     _require_width(vectors, tokenizer, folder)
-    codes = encode_items(items, vectors, tokenizer, work, share=share)
+    codes = encode_items(items, vectors, tokenizer, work, mirrors=packing.mirrors, share=share)
     times = time_column(interactions)
     drop: Any = packing.unordered_events
     count = partition_by_user(interactions, index, work, times=times, unordered_events=drop, share=share)
     del index
-    has_code = codes[:, 0] >= 0
+    has_code = codes[0, :, 0] >= 0
     paths = group_partitions(work, count, has_code, times=times, item_ids=ids, seed=packing.seed, share=share)
     chosen = _chosen_users(name, paths, packing)
     for part in progress(share.mine(range(count)), description=f"packing {name}", unit=" partitions"):
         _pack_partition(name, part, paths[part], codes, chosen, tokenizer, packing, work, output)
     share.wait()
     if share.is_first:
-        write_json(done, _facts(paths, has_code, work, chosen))
+        write_json(done, _facts(paths, has_code, work, chosen, packing))
         _drop(work)
     share.wait()
     return read_json(done)
@@ -318,11 +332,12 @@ class _ChosenUsers:
 
 
 def _chosen_users(name: str, paths: Sequence[Path], packing: Packing) -> _ChosenUsers:
-    hashes = np.concatenate([_usable(UserEvents(path)) for path in paths])
+    hashes = np.concatenate([_usable(UserEvents(path), packing) for path in paths])
     if not len(hashes):
+        held_out = f" beside the {packing.hold_out_last} held out" if packing.hold_out_last else ""
         raise DataError(
-            f"{name}: no user has two events with items that have vectors, so there is nothing to learn from; check "
-            "user_id, item_id and label"
+            f"{name}: no user has two events with items that have vectors{held_out}, so there is nothing to learn "
+            "from; check user_id, item_id and label"
         )
     most = int(np.iinfo(np.uint64).max)
     sampled_below = most
@@ -338,9 +353,9 @@ def _chosen_users(name: str, paths: Sequence[Path], packing: Packing) -> _Chosen
     return _ChosenUsers(sampled_below, validated_below, packing.seed)
 
 
-def _usable(users: UserEvents) -> np.ndarray:
+def _usable(users: UserEvents, packing: Packing) -> np.ndarray:
     """The hashes of users from whom something can be learned: one item alone has nothing to predict it."""
-    return users.hashes[users.histories.lengths >= 2]
+    return users.hashes[users.histories.lengths >= 2 + packing.hold_out_last]
 
 
 def _numbers(hashes: np.ndarray, seed: int, purpose: str) -> np.ndarray:
@@ -355,7 +370,7 @@ def _pack_partition(
     name: str,
     part: int,
     path: Path,
-    codes: np.ndarray,
+    codes: np.ndarray,  # (images, items, levels)
     chosen: _ChosenUsers,
     tokenizer: RecBaseTokenizer,
     packing: Packing,
@@ -371,9 +386,14 @@ def _pack_partition(
     splits = [("train", trains, number) for number in range(packing.passes)] + [("validation", validates, 0)]
     files = []
     for split, mask, number in splits:
+        histories = users.histories.select(mask)
+        histories = histories.first(histories.lengths - packing.hold_out_last)
+        images = _images(users.hashes[mask], split, number, packing)
+        # Of the codes of all images one after the other.
+        rows_of_codes = histories.items + np.repeat(images * codes.shape[1], histories.lengths)
         rows = pack_histories(
-            users.histories.select(mask),
-            codes,
+            replace(histories, items=rows_of_codes),
+            codes.reshape(-1, codes.shape[2]),
             tokenizer.layout,
             row_length=cast(int, packing.row_length),
             max_items=packing.max_items,
@@ -392,10 +412,21 @@ def _shifts(hashes: np.ndarray, number: int, packing: Packing) -> np.ndarray | N
     return (_numbers(hashes, packing.seed, f"cut{number}") % np.uint64(packing.max_items)).astype(np.int64)
 
 
-def _facts(paths: Sequence[Path], has_code: np.ndarray, work: Path, chosen: _ChosenUsers) -> dict[str, Any]:
+def _images(hashes: np.ndarray, split: str, number: int, packing: Packing) -> np.ndarray:
+    """Which image of the catalog a pass shows each user's history in, (users,) int64; 0 is the catalog as it is."""
+    if not packing.mirrors or split == "validation":
+        return np.zeros(len(hashes), dtype=np.int64)
+    mirrored = _numbers(hashes, packing.seed, f"mirror{number}") < np.uint64(packing.mirrored_share * (2**64 - 2048))
+    images = 1 + (_numbers(hashes, packing.seed, f"image{number}") % np.uint64(packing.mirrors)).astype(np.int64)
+    return np.where(mirrored, images, 0)
+
+
+def _facts(
+    paths: Sequence[Path], has_code: np.ndarray, work: Path, chosen: _ChosenUsers, packing: Packing
+) -> dict[str, Any]:
     files = [file for part in range(len(paths)) for file in read_json(work / f"rows-{part:05d}.json")]
     users = [UserEvents(path) for path in paths]
-    sides = [tuple(int(side.sum()) for side in chosen.of(_usable(part))) for part in users]
+    sides = [tuple(int(side.sum()) for side in chosen.of(_usable(part, packing))) for part in users]
     return {
         "items": len(has_code),
         "items_without_vector": int((~has_code).sum()),

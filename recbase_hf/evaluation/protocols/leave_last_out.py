@@ -7,7 +7,6 @@ import numpy as np
 from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.protocols.negatives import draw_outside, own_items
 from recbase_hf.evaluation.protocols.sequences import (
-    first_events,
     newest_events,
     require_at_least_one,
     sample_of_users,
@@ -77,7 +76,7 @@ def leave_last_out(
         candidates=np.take_along_axis(candidates, order, axis=1).ravel(),
         labels=(order == 0).astype(np.int8).ravel(),
         offsets=np.arange(len(chosen) + 1) * (num_negatives + 1),
-        training=first_events(histories, histories.lengths - held_out),
+        training=histories.first(histories.lengths - held_out),
         num_items=num_items,
         settings={
             "name": "leave-last-out",

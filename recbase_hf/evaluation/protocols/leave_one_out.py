@@ -8,7 +8,6 @@ import numpy as np
 
 from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.protocols.sequences import (
-    first_events,
     newest_events,
     other_items,
     require_at_least_one,
@@ -74,7 +73,7 @@ def leave_one_out(
         histories=newest_events(histories, chosen, target, max_history),
         positives=positives,
         excluded=other_items(newest_events(histories, chosen, target), positives) if exclude_history else None,
-        training=first_events(histories, histories.lengths - 2 * long_enough),
+        training=histories.first(histories.lengths - 2 * long_enough),
         num_items=num_items,
         settings={
             "name": "leave-one-out",

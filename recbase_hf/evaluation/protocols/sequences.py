@@ -7,7 +7,6 @@ import numpy as np
 from recbase_hf.data.histories import Histories
 
 __all__ = [
-    "first_events",
     "newest_events",
     "other_items",
     "require_at_least_one",
@@ -53,14 +52,6 @@ def newest_events(
     if limit is not None:
         starts = np.maximum(starts, ends - limit)
     return [histories.items[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-
-
-def first_events(histories: Histories, lengths: np.ndarray) -> Histories:
-    """All users with their first events only. `lengths`: (users,) int64, how many stay."""
-    places = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], histories.lengths)
-    kept = places < np.repeat(lengths, histories.lengths)
-    offsets = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])[histories.offsets]
-    return Histories(histories.users, offsets, histories.items[kept])
 
 
 def other_items(sequences: list[np.ndarray], positives: np.ndarray) -> list[np.ndarray]:
