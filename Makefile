@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
-.PHONY: demo test test-slow lint setup clean
+.PHONY: demo demo-train test test-slow lint setup clean
 
 demo: $(READY)
 	$(BIN)/recbase demo $(if $(DATA),--data $(DATA))
+
+# trains a tokenizer and a language model itself
+demo-train: $(READY)
+	$(BIN)/recbase demo-train $(if $(DATA),--data $(DATA))
 
 test: lint
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest

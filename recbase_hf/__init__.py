@@ -33,6 +33,7 @@ _HOME_OF_NAME = {
     "ResidualKMeansModel": "auto",
     "UnknownItemError": "errors",
     "catalog_generate": "scoring.generation",
+    "extend_tokenizer": "finetuning.extension",
     "fit_quantizer": "quantizers.fit",
     "load_text_encoder": "text.encoder",
 }
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from recbase_hf.errors import DataError as DataError
     from recbase_hf.errors import FingerprintMismatchError as FingerprintMismatchError
     from recbase_hf.errors import UnknownItemError as UnknownItemError
+    from recbase_hf.finetuning.extension import extend_tokenizer as extend_tokenizer
     from recbase_hf.quantizers.fit import fit_quantizer as fit_quantizer
     from recbase_hf.quantizers.training import QuantizerTraining as QuantizerTraining
     from recbase_hf.scoring.generation import CatalogLogitsProcessor as CatalogLogitsProcessor

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbase_hf.files import atomic_folder, read_json, sha256_of_file, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
+from recbase_hf.hub import explained_hub_errors
 
 if TYPE_CHECKING:
     from recbase_hf.scoring.calibration import Calibration
 
-__all__ = ["CALIBRATION_FILE", "bundle_file", "hash_of_weights", "load_bundle", "require_folder_if_path", "save_bundle"]
+__all__ = [
+    "CALIBRATION_FILE",
+    "bundle_file",
+    "hash_of_weight_files",
+    "hash_of_weights",
+    "load_bundle",
+    "located",
+    "require_folder_if_path",
+    "save_bundle",
+]
 
 FORMAT_VERSION = 1
 CALIBRATION_FILE = "calibration.json"
@@ -39,8 +52,15 @@ def save_bundle(
 
     Raises:
         FingerprintMismatchError: the calibration was fitted for another tokenizer.
+        ValueError: there are adapters in the model.
     """
     from recbase_hf.auto import RecBaseScoringPipeline
+
+    if getattr(model, "peft_config", None):
+        raise ValueError(
+            "there are adapters in the model, and a bundle holds plain weights: save it before adapters are loaded, or "
+            "work one into its weights with recbase merge"
+        )
 
     model.config.recbase = {"format_version": FORMAT_VERSION, "fingerprint": tokenizer.fingerprint}
     model.config.use_cache = True
@@ -59,19 +79,22 @@ def save_bundle(
 
 
 def load_bundle(
-    name_or_path: str | Path, *, dtype: Any = None, device: str | None = None, **hub: Any
+    name_or_path: str | Path, *, dtype: Any = None, device: str | None = None, quantization: Any = None, **hub: Any
 ) -> tuple[Any, Any]:
     """Load language model (evaluation mode, sdpa attention) and tokenizer of a folder or a Hub repository.
+
+    `recbase-mini` comes with the package.
 
     Args:
         dtype: default float32 on the CPU, the checkpoint's own elsewhere.
         device: default the first accelerator, else the CPU.
+        quantization: configuration of transformers, to keep the weights in fewer bits.
         **hub: `revision`, `cache_dir`, `token`, `local_files_only` of `from_pretrained`.
 
     Raises:
         FileNotFoundError: a local folder lacks a part of the bundle.
         FingerprintMismatchError: language model and tokenizer come from different bundles.
-        OSError: there is no such folder or repository, or it cannot be reached.
+        OSError: there is no such folder or repository, it cannot be reached, or the token is not accepted.
         ValueError: not a RecBase bundle, or a file is damaged.
     """
     import torch
@@ -80,10 +103,12 @@ def load_bundle(
 
     from recbase_hf.auto import RecBaseTokenizer
 
+    name_or_path = located(name_or_path)
     require_folder_if_path(name_or_path)
     if Path(name_or_path).is_dir():
         _require_files(Path(name_or_path))
-    recorded = getattr(AutoConfig.from_pretrained(name_or_path, **hub), "recbase", None)
+    with explained_hub_errors(str(name_or_path)):
+        recorded = getattr(AutoConfig.from_pretrained(name_or_path, **hub), "recbase", None)
     if not recorded:
         raise ValueError(f"{name_or_path} is not a RecBase bundle: its config.json has no `recbase` block")
     if recorded["format_version"] > FORMAT_VERSION:
@@ -96,7 +121,9 @@ def load_bundle(
     if dtype is None:
         dtype = torch.float32 if device == "cpu" else "auto"
     # Pickled weights are never read; a size mismatch is let through to be reported by name, as missing weights are.
-    options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    options: dict[str, Any] = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    if quantization is not None:  # such a model is put on its device as it is loaded
+        options |= {"quantization_config": quantization, "device_map": {"": device}}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             name_or_path, dtype=dtype, attn_implementation="sdpa", **options, **hub
@@ -110,7 +137,19 @@ def load_bundle(
             raise ValueError(
                 f"the weights in {name_or_path} are not whole, {kind.replace('_', ' ')}: {sorted(info[kind])[:5]}"
             )
-    return model.to(device).eval(), tokenizer
+    return (model if quantization is not None else model.to(device)).eval(), tokenizer
+
+
+def located(name_or_path: str | Path) -> str | Path:
+    """The folder of a bundle that comes with the package, such as `recbase-mini`; anything else as it is.
+
+    A folder of that name in the working folder goes first.
+    """
+    name = str(name_or_path)
+    if "/" in name or os.sep in name or Path(name).is_dir():
+        return name_or_path
+    folder = Path(str(resources.files("recbase_hf.checkpoints"))) / name
+    return folder if (folder / "config.json").is_file() else name_or_path
 
 
 def bundle_file(name_or_path: str | Path, name: str, **hub: Any) -> Path | None:
@@ -125,6 +164,7 @@ def bundle_file(name_or_path: str | Path, name: str, **hub: Any) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    name_or_path = located(name_or_path)
     require_folder_if_path(name_or_path)
     if Path(name_or_path).is_dir():
         path = Path(name_or_path) / name
@@ -146,13 +186,18 @@ def hash_of_weights(name_or_path: str | Path, **hub: Any) -> str:
     """
     index = bundle_file(name_or_path, "model.safetensors.index.json", **hub)
     names = ["model.safetensors"] if index is None else sorted(set(read_json(index)["weight_map"].values()))
-    digest = hashlib.sha256()
+    hashes = []
     for name in names:
         path = bundle_file(name_or_path, name, **hub)
         if path is None:
             raise FileNotFoundError(f"{name_or_path} has no {name}; it is not a whole bundle")
-        digest.update(sha256_of_file(path).encode())
-    return digest.hexdigest()[:16]
+        hashes.append(sha256_of_file(path))
+    return hash_of_weight_files(hashes)
+
+
+def hash_of_weight_files(hashes: Iterable[str]) -> str:
+    """What `hash_of_weights` gives, from the sha256 of each file, in the order of their names."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def require_folder_if_path(name_or_path: str | Path) -> None:
@@ -172,6 +217,11 @@ def require_folder_if_path(name_or_path: str | Path) -> None:
 def _require_files(folder: Path) -> None:
     names = ("config.json", "tokenizer_config.json", "quantizer_config.json", "quantizer.safetensors")
     missing = [name for name in names if not (folder / name).exists()]
+    if (folder / "adapter_config.json").exists():
+        raise FileNotFoundError(
+            f"{folder} is an adapter, not a bundle: load its base, then scorer.load_adapter({str(folder)!r}); or make "
+            f"a bundle of both with recbase merge --adapter {folder}"
+        )
     if missing:
         raise FileNotFoundError(f"{folder} is not a whole RecBase bundle: {', '.join(missing)} missing")
     for name in names[:3]:

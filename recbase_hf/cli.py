@@ -14,11 +14,16 @@ from recbase_hf.version import __version__
 __all__ = ["main"]
 
 COMMANDS = {
-    "demo": "the whole loop on data that every machine has",
+    "demo": "zero-shot: the trained model of the package on data that every machine has",
+    "demo-train": "the whole loop on such data, from item texts to a language model",
     "train-tokenizer": "item texts to a tokenizer; on several devices: accelerate launch examples/train_tokenizer.py",
     "data": "published data sets to the two-table form",
     "doctor": "what is wrong with item tables and their semantic IDs, and the fix",
     "pretrain": "histories to a language model; on several devices: accelerate launch examples/pretrain.py",
+    "finetune": "a bundle and one shop's data to an adapter; on several devices: accelerate launch "
+    "examples/finetune_lora.py",
+    "merge": "an adapter and its base to one bundle",
+    "extend": "a bundle whose tokenizer has deeper codes refitted to a far domain, to be fine-tuned next",
     "plan": "memory, speed, hours and cost of a pretraining, before it runs",
     "scaling": "a power law through the losses of small runs, and what it says about larger ones",
     "config": "Accelerate's configurations for DDP, FSDP2, DeepSpeed and two CPU processes",
@@ -30,6 +35,8 @@ COMMANDS = {
     "evaluate": "zero-shot figures beside baselines",
     "report": "receipts of evaluations side by side: tables and plots",
     "rerun": "an evaluation once more, from its receipt, and whether the same comes out",
+    "card": "the card of a bundle, tokenizer, adapter, catalog or data set, with figures from receipts",
+    "push": "a bundle, tokenizer, adapter, catalog or data set to the Hub, checked, in one commit",
     "env": "versions and hardware, for bug reports",
 }
 

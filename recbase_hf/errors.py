@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "FingerprintMismatchError", "LaunchError", "LeakageError", "UnknownItemError"]
+__all__ = [
+    "DataError",
+    "FingerprintMismatchError",
+    "LaunchError",
+    "LeakageError",
+    "PublishingError",
+    "UnknownItemError",
+]
 
 
 class DataError(ValueError):
@@ -15,6 +22,10 @@ class LeakageError(ValueError):
 
 class LaunchError(RuntimeError):
     """The launcher started other processes than it was asked for."""
+
+
+class PublishingError(ValueError):
+    """A folder may not leave as it is, or not into that repository; the message names all that is in the way."""
 
 
 class UnknownItemError(LookupError):

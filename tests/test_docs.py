@@ -36,7 +36,7 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     names = ["json.loads", "json.dumps", "pathlib.Path", "tkinter.Tk", *(f"module.name{i}" for i in range(10))]
     items.write_text("item_id,title\n" + "".join(f"{name},{name.replace('.', ' ')}\n" for name in names))
     monkeypatch.setattr("recbase_hf.text.vector_cache.load_text_encoder", lambda *_, **__: HashEncoder())
-    code = block[1].replace("runs/demo/model", str(model))
+    code = block[1].replace('"recbase-mini"', repr(str(model)))
     code = code.replace("runs/demo/python-api/stdlib/items.parquet", str(items))
     assert str(model) in code
     assert str(items) in code

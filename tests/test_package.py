@@ -60,7 +60,8 @@ def setuptools_settings():
 def test_every_folder_of_code_is_a_listed_package(setuptools_settings):
     folders = {path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "recbase_hf").rglob("*.py")}
     names = {".".join(folder.parts) for folder in folders}
-    assert set(setuptools_settings["packages"]) == names | {"recbase_hf.modeling", "recbase_hf.hub_cards"}
+    beside = {f"recbase_hf.{name}" for name in ("modeling", "hub_cards", "checkpoints")}
+    assert set(setuptools_settings["packages"]) == names | beside
     for folder in folders:
         assert (REPOSITORY / folder / "__init__.py").exists(), folder
 
@@ -90,8 +91,13 @@ def test_the_wheel_holds_all_code_cards_and_the_typing_marker(wheel):
         shipped = [*root.rglob("*.py"), *root.rglob("*.jinja")]
         expected |= {f"{home}/{path.relative_to(root).as_posix()}" for path in shipped}
     cards = {f"recbase_hf/hub_cards/{path.name}" for path in (REPOSITORY / "hub_cards").glob("*.md")}
+    checkpoints = REPOSITORY / "checkpoints"
+    weights = {
+        f"recbase_hf/checkpoints/{path.relative_to(checkpoints).as_posix()}" for path in checkpoints.rglob("*.*")
+    }
     assert cards
-    assert expected | cards <= wheel
+    assert any(name.endswith(".safetensors") for name in weights)
+    assert expected | cards | {name for name in weights if "__pycache__" not in name} <= wheel
 
 
 def test_the_wheel_puts_nothing_else_at_the_top(wheel):

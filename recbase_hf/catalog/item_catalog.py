@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,15 @@ from recbase_hf.catalog.index_files import IndexForm, checked_codes, hash_of_cod
 from recbase_hf.catalog.reading import ItemTexts, read_texts, template_of, text_source, vectors_of
 from recbase_hf.catalog.trie import CodeTrie, build_trie
 from recbase_hf.errors import DataError, UnknownItemError
+from recbase_hf.fingerprints import require_same_fingerprint
 from recbase_hf.modeling.centering import center
+from recbase_hf.quantizers.geometry import Mirrors
 from recbase_hf.text.template import ItemTemplate
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
     from recbase_hf.doctor.diagnosis import Diagnosis
+    from recbase_hf.publishing.push import Push
 
 __all__ = ["ItemCatalog"]
 
@@ -153,6 +156,27 @@ class ItemCatalog:
             codebook_size=codebook_size,
             fingerprint=fingerprint or f"codes-{hash_of_codes(codes, codebook_size)}",
         )
+
+    def mirrored(self, number: int, *, tokenizer: RecBaseTokenizer) -> ItemCatalog:
+        """The same items with the semantic IDs of a mirror image of their vectors.
+
+        To a model that has learned from mirror images (`mirrors` of `recbase pretrain`) each is another view of a
+        catalog that it does not know; the mean of the scores over several views is better than one of them.
+
+        Args:
+            number: of the image, from 1; 0 is the catalog as it is.
+            tokenizer: the one that made the semantic IDs.
+
+        Raises:
+            DataError: the catalog was made of codes only.
+            FingerprintMismatchError: another tokenizer made the semantic IDs.
+        """
+        require_same_fingerprint(tokenizer=tokenizer.fingerprint, catalog=self.fingerprint)
+        vectors, mean = self.require_vectors()
+        if not number:
+            return self
+        image = Mirrors(tokenizer.quantizer).image(vectors, mean, number)
+        return replace(self, vectors=image, codes=assign_codes(tokenizer, image, self.texts, mean=mean))
 
     # ---- looking -----------------------------------------------------------------------------------------------
 
@@ -322,20 +346,38 @@ class ItemCatalog:
         """Write the catalog into a folder: Parquet, safetensors and JSON, whole or not at all."""
         storage.save(self, folder)
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *, tokenizer: RecBaseTokenizer | None = None) -> ItemCatalog:
-        """Read a catalog back.
+    def push_to_hub(self, repo_id: str, *, base: str | None = None, license: str | None = None, **options: Any) -> Push:
+        """Publish the catalog, in one commit with its card.
 
         Args:
-            folder: what `save_pretrained` wrote.
+            repo_id: `owner/name`; made if it is not there.
+            base: Hub id of the bundle whose tokenizer made the catalog.
+            license: of items and texts, an identifier that the Hub knows.
+            **options: `private`, `revision`, `replace`, `dry_run`, `message`, `token` of
+                `recbase_hf.publishing.push_folder`, whose errors these are.
+        """
+        from recbase_hf.publishing.objects import push_saved
+
+        return push_saved(self.save_pretrained, repo_id, base=base, license=license, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, tokenizer: RecBaseTokenizer | None = None, **hub: Any
+    ) -> ItemCatalog:
+        """Read a catalog back, from a folder or the Hub.
+
+        Args:
+            name_or_path: what `save_pretrained` wrote, or the id of a repository.
             tokenizer: if given, checked to be the one that made the catalog.
+            **hub: `revision`, `cache_dir`, `token`, `local_files_only`.
 
         Raises:
-            FileNotFoundError: the folder is not a catalog.
+            FileNotFoundError: the folder or repository is not a catalog, or is not there.
             FingerprintMismatchError: made with another tokenizer.
             DataError: a file is damaged or the files do not belong together.
+            ConnectionError: the Hub cannot be reached, and the catalog is not in the cache.
         """
-        fields, trie = storage.load(folder, tokenizer=tokenizer)
+        fields, trie = storage.load(storage.folder_of(name_or_path, **hub), tokenizer=tokenizer)
         catalog = cls(**fields)
         if trie is not None:
             # Where cached_property looks. Not a field: `dataclasses.replace` would carry it over to other codes.

@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recbase_hf.bundle import require_folder_if_path
 from recbase_hf.catalog.index_files import hash_of_codes
 from recbase_hf.catalog.trie import CodeTrie
 from recbase_hf.catalog.trie_file import load_trie, save_trie
 from recbase_hf.errors import DataError
 from recbase_hf.files import atomic_folder, read_json, write_json
 from recbase_hf.fingerprints import require_same_fingerprint
+from recbase_hf.hub import explained_hub_errors
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
     from recbase_hf.catalog.item_catalog import ItemCatalog
 
-__all__ = ["load", "save"]
+__all__ = ["folder_of", "load", "save"]
 
 FORMAT_VERSION = 1
+REPO_TYPE = "dataset"
+"""On the Hub: a catalog is data, which the Hub warns of in a repository of models."""
 ITEMS, VECTORS, FACTS = "items.parquet", "vectors.safetensors", "catalog.json"
 TRIE = "trie.safetensors"
 """Catalogs of the first releases do not have it."""
@@ -49,6 +53,29 @@ def save(catalog: ItemCatalog, folder: str | Path) -> None:
             "codebook_size": catalog.codebook_size,
         }
         write_json(temporary / FACTS, {**facts, **{name: getattr(catalog, name) for name in SOURCE}})
+
+
+def folder_of(name_or_path: str | Path, **hub: Any) -> Path:
+    """The folder of a catalog, downloaded from the Hub if it is the id of a repository.
+
+    Args:
+        name_or_path: a folder, or an id.
+        **hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+
+    Raises:
+        FileNotFoundError: there is no such folder or repository.
+        ConnectionError: the Hub cannot be reached, and the catalog is not in the cache.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir() or str(name_or_path).count("/") != 1:
+        return folder
+    require_folder_if_path(name_or_path)
+    from huggingface_hub import snapshot_download
+
+    with explained_hub_errors(str(name_or_path)):
+        # All files of one commit, whoever pushes meanwhile.
+        files = [FACTS, ITEMS, VECTORS, TRIE]
+        return Path(snapshot_download(str(name_or_path), repo_type=REPO_TYPE, allow_patterns=files, **hub))
 
 
 def load(folder: str | Path, *, tokenizer: RecBaseTokenizer | None = None) -> tuple[dict[str, Any], CodeTrie | None]:

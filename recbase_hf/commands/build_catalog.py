@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbase_hf.bundle import require_folder_if_path
+from recbase_hf.bundle import located, require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.catalog.storage import FACTS
 from recbase_hf.commands.options import log_to_terminal, resolve_folder
@@ -67,6 +67,7 @@ def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Rec
     """
     from recbase_hf.auto import RecBaseTokenizer
 
+    name_or_path = str(located(name_or_path))
     require_folder_if_path(name_or_path)
     tokenizer = RecBaseTokenizer.from_pretrained(name_or_path)
     if trust_remote_code and tokenizer.text_encoder_name is None:

@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from recbase_hf.bundle import CALIBRATION_FILE, load_bundle, require_folder_if_path
+from recbase_hf.bundle import CALIBRATION_FILE, load_bundle, located, require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.commands.options import data_of_training, log_to_terminal, resolve_folder, vectors_for
 from recbase_hf.config import option, parse_arguments, require_positive
@@ -117,7 +117,7 @@ def _require_distinct(folders: Sequence[str]) -> None:
 
 def _bundle_folder(options: Calibrate) -> Path:
     """The bundle as a local folder, and whether the calibration has somewhere to go."""
-    folder = Path(options.model)
+    folder = Path(located(options.model))
     if options.output is not None and not _is_same(folder, options.output) and _holds_something(options.output):
         raise ValueError(f"{options.output} is there already; choose another --output, or delete it")
     if folder.is_dir():

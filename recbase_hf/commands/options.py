@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from recbase_hf.config import option
 from recbase_hf.data.domain import DomainVectors, ItemVectors, load_domain_vectors
@@ -29,6 +29,7 @@ __all__ = [
     "log_to_terminal",
     "require_same_settings",
     "resolve_folder",
+    "settings_of_training",
     "vectors_for",
 ]
 
@@ -142,17 +143,22 @@ def require_same_settings(made: Path, settings: dict, *, what: str) -> bool:
 
 def data_of_training(made: str | Path) -> dict[str, str]:
     """Names and hashes of the data sets that a tokenizer or model was made from; none where its folder does not say."""
-    return _settings_of(made).get("data", {})
+    return settings_of_training(made).get("data", {})
 
 
 def items_of_training(made: str | Path) -> dict[str, str]:
     """Names and hashes of the items that a tokenizer was fitted on; none where its folder does not say."""
-    return _settings_of(made).get("items", {})
+    return settings_of_training(made).get("items", {})
 
 
-def _settings_of(made: str | Path) -> dict[str, dict[str, str]]:
-    record = Path(made) / "training.json"
-    return read_json(record)["settings"] if record.exists() else {}
+def settings_of_training(made: str | Path) -> dict[str, Any]:
+    """The settings that a folder, or a repository on the Hub, records of its training; none where it does not."""
+    from recbase_hf.bundle import bundle_file
+
+    record: Path | None = Path(made) / "training.json"
+    if not Path(made).is_dir():
+        record = bundle_file(made, "training.json")
+    return read_json(record)["settings"] if record is not None and record.exists() else {}
 
 
 class _ProgressBarHandler(logging.Handler):

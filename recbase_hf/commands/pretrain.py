@@ -61,11 +61,14 @@ class Pretrain(Pretraining, Packing, DataOptions):
     mixed_precision: str = option(
         "auto", help="auto is bf16 on a GPU that has it", choices=("auto", "no", "bf16", "fp16")
     )
+    save_dtype: str = option("float32", help="of the weights in the bundle", choices=("float32", "bfloat16", "float16"))
     trackers: tuple[str, ...] = option((), help="Accelerate's trackers: tensorboard, wandb, trackio, ...")
 
 
 def pretrain(options: Pretrain, accelerator: Any) -> Path:
     """Train and save; returns the bundle's folder. A bundle made before by the same settings is kept."""
+    import torch
+
     from recbase_hf.auto import RecBaseTokenizer
     from recbase_hf.bundle import require_folder_if_path, save_bundle
     from recbase_hf.language_model import new_language_model, qwen2_config, start_from_code_vectors
@@ -128,6 +131,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     if accelerator.is_main_process:
         model = new_language_model(config, seed=options.seed)
         model.load_state_dict(weights)
+        model.to(getattr(torch, options.save_dtype))
         if remark := overfitting_remark(log, patience=options.patience):
             logger.warning(remark)
         card = training_card(

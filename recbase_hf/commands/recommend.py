@@ -19,6 +19,7 @@ class Recommend:
 
     model: str = option(help="bundle: a folder or a Hub id")
     catalog: str = option(help="catalog folder, made by recbase build-catalog")
+    adapter: str | None = option(None, help="adapter over it, made by recbase finetune: a folder or a Hub id")
     history: tuple[str, ...] = option((), help="item ids, oldest first")
     k: int = option(10, help="how many")
     method: str = option("catalog", help="score", choices=("catalog", "joint"))
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(Recommend, arguments, program="recbase recommend", description=Recommend.__doc__ or "")
     log_to_terminal()
     scorer = RecBaseScorer.from_pretrained(options.model, memory_budget=options.memory_budget)
+    if options.adapter is not None:
+        scorer.load_adapter(options.adapter, options.adapter)
+        scorer.set_adapter(options.adapter)
     catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=scorer.tokenizer)
     found = scorer.recommend(
         options.history,

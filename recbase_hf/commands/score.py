@@ -32,6 +32,7 @@ class Score:
         "item ids, the history oldest first"
     )
     output: str = option("runs/scores", help="folder of the Parquet shards")
+    adapter: str | None = option(None, help="adapter over it, made by recbase finetune: a folder or a Hub id")
     method: str = option("catalog", help="score", choices=("catalog", "joint"))
     alpha: float = option(0.0, help="share of the score under an empty history that is taken off, 0 to 1")
     memory_budget: int = option(1 << 30, help="bytes for what goes through the model at a time, beside the weights")
@@ -42,6 +43,9 @@ def score(options: Score, accelerator: Any) -> list[Path]:
     """Score and write; returns the shards, in the table's order."""
     device, budget = str(accelerator.device), options.memory_budget
     scorer = RecBaseScorer.from_pretrained(options.model, device=device, memory_budget=budget)
+    if options.adapter is not None:
+        scorer.load_adapter(options.adapter, options.adapter)
+        scorer.set_adapter(options.adapter)
     shards = score_table(
         scorer,
         options.table,

@@ -99,14 +99,15 @@ def adapt(
         )
     if len(asked) > max_users:
         asked = np.sort(generator.choice(asked, max_users, replace=False))
-    newest = np.array([histories[user][-1] for user in asked], dtype=np.int64)
+    pasts = [np.asarray(histories[user], dtype=np.int64) for user in asked.tolist()]
+    newest = np.array([past[-1] for past in pasts], dtype=np.int64)
     drawn = generator.integers(0, num_items, (len(asked), num_negatives))
     candidates = np.concatenate([newest[:, None], drawn], axis=1)
-    takes_part = np.array([~np.isin(row, histories[user]) for row, user in zip(candidates, asked, strict=True)])
+    takes_part = np.array([~np.isin(row, past) for row, past in zip(candidates, pasts, strict=True)])
     takes_part[:, 0] = True  # of its own items, the newest alone is to be found
     counts = np.bincount(np.concatenate(histories).astype(np.int64), minlength=num_items)
     popularity = np.log1p(counts)
-    values = _values(components, popularity, [histories[user][:-1] for user in asked], list(candidates))
+    values = _values(components, popularity, [past[:-1] for past in pasts], list(candidates))
     features = np.stack([value.reshape(candidates.shape) for value in values.values()], axis=-1)
     features[:, 0, -1] = np.log1p(counts[newest] - 1)  # the event that is asked for must not count for itself
     weights = fitted_weights(features, takes_part)
@@ -167,10 +168,10 @@ def fitted_weights(features: np.ndarray, takes_part: np.ndarray) -> np.ndarray:
         optimizer.zero_grad()
         logits = (inputs @ weights).masked_fill(left_out, -torch.inf)
         value = torch.nn.functional.cross_entropy(logits, first) + _RIDGE * weights.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)
     return weights.detach().numpy() / scale
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from recbase_hf.catalog import ItemCatalog
 
-__all__ = ["ItemChoice", "NamedItems", "as_list", "is_one_list"]
+__all__ = ["ItemChoice", "NamedItems", "as_list", "is_one_list", "rows_of_users"]
 
 
 class NamedItems(NamedTuple):
@@ -138,3 +138,15 @@ def _checked_mask(mask: Any, num_users: int, num_items: int) -> np.ndarray:
             f"catalog, or ({num_users}, {num_items}), one row a history"
         )
     return mask
+
+
+def rows_of_users(
+    history: Sequence[Any], candidates: Sequence[Any], catalog: ItemCatalog
+) -> tuple[list[np.ndarray], list[np.ndarray], bool]:
+    """Histories and candidates as catalog rows, a list entry a user, and whether they were given for one user."""
+    history, candidates = as_list(history), as_list(candidates)
+    one_user = is_one_list(history) and is_one_list(candidates)
+    histories, candidate_lists = ([history], [candidates]) if one_user else (history, candidates)
+    if len(histories) != len(candidate_lists):
+        raise ValueError(f"{len(histories)} histories but {len(candidate_lists)} candidate lists; give one each a user")
+    return [catalog.rows(ids) for ids in histories], [catalog.rows(ids) for ids in candidate_lists], one_user

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from recbase_hf.bundle import load_bundle, save_bundle
+from recbase_hf.bundle import hash_of_weights, load_bundle, save_bundle
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.fingerprints import require_same_fingerprint
+from recbase_hf.scoring.adapters import ServedAdapters
 from recbase_hf.scoring.calibration import Calibration
-from recbase_hf.scoring.choice import ItemChoice, as_list, is_one_list
+from recbase_hf.scoring.choice import ItemChoice, as_list, is_one_list, rows_of_users
 from recbase_hf.scoring.engine import Engine
 from recbase_hf.scoring.method import ScoreMethod, SearchMethod, checked_alpha, checked_beams, checked_method
 from recbase_hf.scoring.naive import score_naively
 from recbase_hf.scoring.session import RecBaseSession
 from recbase_hf.scoring.tree_attention import TREE_ATTENTION
 from recbase_hf.scoring.walk import evaluating
+
+if TYPE_CHECKING:
+    from recbase_hf.publishing.push import Push
+    from recbase_hf.scoring.adapted import AdaptedScorer
 
 __all__ = ["RecBaseScorer", "Recommendation"]
 
@@ -82,6 +87,7 @@ class RecBaseScorer:
         self.strategy = strategy
         self.memory_budget = memory_budget
         self.calibration = calibration
+        self._served = ServedAdapters(model, tokenizer.fingerprint, name="this model", weights=lambda: None)
 
     @classmethod
     def from_pretrained(
@@ -107,11 +113,44 @@ class RecBaseScorer:
         model, tokenizer = load_bundle(name_or_path, dtype=dtype, device=device, **hub)
         tokenizer.attached_text_encoder = text_encoder
         calibration = Calibration.load(name_or_path, **hub)
-        return cls(model, tokenizer, strategy=strategy, memory_budget=memory_budget, calibration=calibration)
+        scorer = cls(model, tokenizer, strategy=strategy, memory_budget=memory_budget, calibration=calibration)
+        scorer._served = ServedAdapters(
+            model, tokenizer.fingerprint, name=str(name_or_path), weights=lambda: hash_of_weights(name_or_path, **hub)
+        )
+        return scorer
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the bundle into a folder."""
+        """Write the bundle into a folder; an error once adapters are loaded (`recbase merge` makes a bundle of one)."""
         save_bundle(folder, self.model, self.tokenizer, calibration=self.calibration)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str | None = None,
+        record: dict[str, Any] | None = None,
+        card_text: str | None = None,
+        **options: Any,
+    ) -> Push:
+        """Publish the bundle, in one commit with its card.
+
+        A scorer does not know how its model was trained: a folder that a training left is better published as it is,
+        by `recbase push`.
+
+        Args:
+            repo_id: `owner/name`; made if it is not there.
+            license: an identifier that the Hub knows.
+            record: how the model was trained, for `training.json`.
+            card_text: content of the `README.md`; default written from the template.
+            **options: `private`, `revision`, `replace`, `dry_run`, `message`, `token` of
+                `recbase_hf.publishing.push_folder`, whose errors these are.
+        """
+        from recbase_hf.publishing.objects import push_saved
+
+        def save(folder: Path) -> None:
+            save_bundle(folder, self.model, self.tokenizer, card=card_text, record=record, calibration=self.calibration)
+
+        return push_saved(save, repo_id, license=license, **options)
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
@@ -126,6 +165,47 @@ class RecBaseScorer:
     def kept(self, history: np.ndarray) -> np.ndarray:
         """The newest of (n,) catalog rows, as many as `max_history`."""
         return history[max(0, len(history) - self.max_history) :]
+
+    # ---- adapters ----------------------------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are loaded."""
+        return self._served.names
+
+    @property
+    def active_adapter(self) -> str | None:
+        """Name of the adapter that scores are made with; None is the base alone."""
+        return self._served.active
+
+    def load_adapter(self, name_or_path: str | Path, name: str, **hub: Any) -> None:
+        """Load an adapter that was trained over this bundle; `set_adapter` makes it count.
+
+        Several can be loaded; each takes the memory of its own few weights.
+
+        Args:
+            name_or_path: a folder that `recbase finetune` left, or a Hub id.
+            name: for `set_adapter`.
+            **hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+
+        Raises:
+            FileNotFoundError: there is no such adapter.
+            FingerprintMismatchError: it was trained over another base, or for another tokenizer. Other weights are only
+                noticed by a scorer that `from_pretrained` has made.
+            ImportError: peft is missing.
+            ValueError: the name is taken, or a file is damaged or does not fit.
+        """
+        self._served.load(name_or_path, name, **hub)
+
+    def set_adapter(self, name: str | None) -> None:
+        """Score with one of the loaded adapters, or with the base alone (None).
+
+        Catalogs and sessions can be used on: what they keep of another adapter's scores is made anew.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        self._served.activate(name)
 
     # ---- scoring -----------------------------------------------------------------------------------------------
 
@@ -176,7 +256,7 @@ class RecBaseScorer:
 
         With `catalog`, the last column includes minus the logarithm of the number of items that share the semantic ID.
         """
-        histories, rows, one_user = _rows_of_users(history, candidates, catalog)
+        histories, rows, one_user = rows_of_users(history, candidates, catalog)
         levels = self._score_rows(histories, rows, catalog, method, alpha)
         return levels[0] if one_user else levels
 
@@ -214,10 +294,11 @@ class RecBaseScorer:
             catalog: as in `score`; with vectors, unless the weight is 0.
 
         Raises:
-            ValueError: the bundle has no calibration; or as in `score`.
+            ValueError: the bundle has no calibration, or an adapter is active, for which none was fitted; or as in
+                `score`.
             DataError: the catalog has no vectors.
         """
-        histories, rows, one_user = _rows_of_users(history, candidates, catalog)
+        histories, rows, one_user = rows_of_users(history, candidates, catalog)
         scores = self.score_calibrated_rows(histories, rows, catalog=catalog)
         return scores[0] if one_user else scores
 
@@ -235,6 +316,11 @@ class RecBaseScorer:
             raise ValueError(
                 "this bundle has no calibration; fit one on the data sets that the model was trained on: "
                 "recbase calibrate --model BUNDLE --data FOLDER..."
+            )
+        if self.active_adapter is not None:
+            raise ValueError(
+                f"the calibration was fitted for the base, and adapter {self.active_adapter!r} is active: use score, "
+                "or set_adapter(None); or merge the adapter (recbase merge) and calibrate the bundle that comes of it"
             )
         return calibration.scores(self, histories, candidates, catalog)
 
@@ -259,6 +345,26 @@ class RecBaseScorer:
         if prior is not None:
             scores = [part - alpha * of_empty for part, of_empty in zip(scores, prior, strict=True)]
         return scores
+
+    def adapt(self, histories: Sequence[Any], *, catalog: ItemCatalog, seed: int = 0) -> AdaptedScorer:
+        """A scorer for one domain, whose weights are fitted to the histories of its users, without any label.
+
+        How much the model, the texts and popularity count follows from how well each finds the newest item of the
+        histories themselves among random ones. For a domain that the model does not know this ranks far better than
+        any score of one user alone.
+
+        Args:
+            histories: item ids, oldest first, one list a user: all those that are to be scored, or a large sample.
+            catalog: holds all these items; with vectors.
+            seed: of what is drawn.
+
+        Raises:
+            DataError: fewer than 50 histories hold two items, or the catalog has no vectors.
+            UnknownItemError: an item is not in the catalog.
+        """
+        from recbase_hf.scoring.adapted import AdaptedScorer
+
+        return AdaptedScorer(self, histories, catalog, seed=seed)
 
     # ---- recommending ------------------------------------------------------------------------------------------
 
@@ -357,15 +463,3 @@ class RecBaseScorer:
         require_same_fingerprint(tokenizer=self.tokenizer.fingerprint, catalog=catalog.fingerprint)
         options = {"method": checked_method(method), "alpha": checked_alpha(alpha)}
         return Engine(self.model, catalog, memory_budget=self.memory_budget, **options)  # type: ignore[arg-type]
-
-
-def _rows_of_users(
-    history: Sequence[Any], candidates: Sequence[Any], catalog: ItemCatalog
-) -> tuple[list[np.ndarray], list[np.ndarray], bool]:
-    """Histories and candidates as catalog rows, a list entry a user, and whether they were given for one user."""
-    history, candidates = as_list(history), as_list(candidates)
-    one_user = is_one_list(history) and is_one_list(candidates)
-    histories, candidate_lists = ([history], [candidates]) if one_user else (history, candidates)
-    if len(histories) != len(candidate_lists):
-        raise ValueError(f"{len(histories)} histories but {len(candidate_lists)} candidate lists; give one each a user")
-    return [catalog.rows(ids) for ids in histories], [catalog.rows(ids) for ids in candidate_lists], one_user

@@ -24,13 +24,14 @@ class RecBaseSession:
 
     Scores and recommendations are those of the scorer for the same history. `append` costs one token a code, as long as
     the history fits the model's context; beyond that the oldest item goes, all positions move, and the history is
-    encoded anew.
+    encoded anew. So it is when another adapter becomes active.
     """
 
     def __init__(self, scorer: RecBaseScorer, catalog: ItemCatalog, history: Sequence[Any]) -> None:
         self._scorer, self._catalog = scorer, catalog
         self._rows = catalog.rows(history)
-        self._encoded = self._encode(self._rows)
+        self._adapter = scorer.active_adapter
+        self._states = self._encode(self._rows)
 
     @property
     def history(self) -> list[str]:
@@ -55,7 +56,11 @@ class RecBaseSession:
             encoded = self._encode(rows)
         else:
             encoded = self._engine("joint", 0.0).extend(self._encoded, new)
-        self._rows, self._encoded = rows, encoded  # together, so that a failure above changes nothing
+        self._rows, self._states, self._adapter = (
+            rows,
+            encoded,
+            self._scorer.active_adapter,
+        )  # together, so that a failure above changes nothing
 
     def score(self, candidates: Sequence[Any], *, method: ScoreMethod = "catalog", alpha: float = 0.0) -> np.ndarray:
         """Log-probability of each candidate as the next item, (candidates,); as `RecBaseScorer.score`."""
@@ -88,6 +93,13 @@ class RecBaseSession:
         sizes = engine.batch_sizes([self._kept], beams or 1)
         (found,) = engine.recommend_encoded(self._encoded, [self._kept], k, [choice.of(0)], sizes, num_beams=beams)
         return self._scorer.recommendations(self._catalog, *found)
+
+    @property
+    def _encoded(self) -> EncodedHistories:
+        """The history as the active adapter reads it."""
+        if self._adapter != self._scorer.active_adapter:
+            self._states, self._adapter = self._encode(self._rows), self._scorer.active_adapter
+        return self._states
 
     @property
     def _kept(self) -> np.ndarray:

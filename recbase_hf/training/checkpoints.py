@@ -38,6 +38,8 @@ __all__ = [
 
 # `flatten_optimizer_state_dict` would spare us the flattening, but torch 2.13 cannot load a full state dict made so.
 _OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# What is frozen is the same at every step, and lies where it was loaded from.
+_TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
 def save_checkpoint(
@@ -52,6 +54,8 @@ def save_checkpoint(
     keep: int = 2,
 ) -> None:
     """Write `folder/step-00000042` whole or not at all, then drop all but the `keep` newest. Call on every process.
+
+    Of a model with frozen parameters only the others are written.
 
     Args:
         state: JSON content to come back as it is (data position, history).
@@ -87,7 +91,15 @@ def save_checkpoint(
 def _whole_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
     if zero.is_zero(model):
         return zero.whole_weights(model), zero.whole_moments(model)
-    return get_state_dict(model, optimizer, options=_OPTIONS)
+    if not _has_frozen(model):
+        return get_state_dict(model, optimizer, options=_OPTIONS)
+    weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: value for name, value in weights.items() if name in trained}, moments
+
+
+def _has_frozen(model: torch.nn.Module) -> bool:
+    return not all(parameter.requires_grad for parameter in model.parameters())
 
 
 def load_weights(checkpoint: str | Path, name: str) -> dict[str, Tensor]:
@@ -160,7 +172,7 @@ def load_checkpoint(
         optimizer,
         model_state_dict=weights,
         optim_state_dict={"state": moments, "param_groups": saved["param_groups"]},
-        options=_OPTIONS,
+        options=_TRAINED if _has_frozen(model) else _OPTIONS,
     )
     return saved["step"], saved["state"]
 

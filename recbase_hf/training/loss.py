@@ -43,7 +43,7 @@ def chunked_cross_entropy(
     return torch.cat([*earlier, losses(*parts[-1])])
 
 
-def give_losses(model: Any, *, chunk: int) -> None:
+def give_losses(model: Any, *, chunk: int, others: Callable[[Any, Any], Tensor] | None = None) -> None:
     """Let `model(input_ids, position_ids, places, targets)` return the loss of each target instead of logits.
 
     What wraps a model to distribute it runs its forward, so the loss has to be in there.
@@ -51,13 +51,20 @@ def give_losses(model: Any, *, chunk: int) -> None:
     Args:
         model: a `Qwen2ForCausalLM`; only positions that have a target go through its head.
         chunk: see `chunked_cross_entropy`.
+        others: the losses of something else, of model and batch. Where the forward gets such a batch as its last
+            argument, it gives both losses; without any rows those of next tokens are None.
     """
 
-    def forward(self: Any, input_ids: Tensor, position_ids: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+    def of_rows(self: Any, input_ids: Tensor, position_ids: Tensor, places: Tensor, targets: Tensor) -> Tensor:
         # Without `use_cache=False` transformers does not see the packing, and users attend to each other.
         states = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
         most = -(-input_ids.numel() // chunk)
         return chunked_cross_entropy(states.flatten(0, 1)[places], targets, self.lm_head, chunk=chunk, at_least=most)
+
+    def forward(self: Any, *rows: Any) -> Any:
+        if others is None or len(rows) == 4:
+            return of_rows(self, *rows)
+        return of_rows(self, *rows[:-1]) if len(rows) > 1 else None, others(self, rows[-1])
 
     model.forward = MethodType(forward, model)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from recbase_hf.config import option, require_positive
 from recbase_hf.training.schedule import SCHEDULES
@@ -20,6 +21,11 @@ _FREE = (
 @dataclass(frozen=True)
 class Pretraining:
     """How the language model is trained."""
+
+    few_steps: ClassVar[int] = 100
+    """Fewer teach a new model next to nothing."""
+    verb: ClassVar[str] = "pretrain"
+    """Before the progress bar."""
 
     epochs: float = option(3.0, help="passes over the packed rows")
     temperature: float = option(
@@ -83,6 +89,10 @@ class Pretraining:
             raise ValueError(f"schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         if self.level_weights and not (min(self.level_weights) >= 0 < max(self.level_weights)):
             raise ValueError(f"level_weights are {self.level_weights}; none may be below 0, and one must be above")
+
+    def badness(self, entry: Mapping[str, float]) -> float | None:
+        """What early stopping wants low, out of an entry of the log; None where the entry does not have it."""
+        return entry.get("validation_loss")
 
     def binding(self) -> dict[str, Any]:
         """What a resumed run must agree with: all that changes what is learned."""

@@ -15,7 +15,7 @@ __all__ = ["ShadowWeights", "is_sharded"]
 
 
 class ShadowWeights:
-    """Float32 copies of the parameters, on every process and sharded as they are.
+    """Float32 copies of the parameters that are trained, on every process and sharded as they are.
 
     All methods that take a model take the same one, unwrapped and outside of forward and backward.
 
@@ -97,7 +97,7 @@ def _parameters(model: torch.nn.Module) -> Iterable[tuple[str, Tensor]]:
         reshard: Any = getattr(module, "reshard", None)
         if reshard is not None:
             reshard()
-    return model.named_parameters()
+    return [(name, value) for name, value in model.named_parameters() if value.requires_grad]
 
 
 def _update(model: torch.nn.Module) -> None:

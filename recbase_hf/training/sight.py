@@ -91,15 +91,24 @@ class Sight:
         total: steps of the run.
         start: steps done before.
         peak_tflops: of one device, where its name does not tell.
+        description: before the bar.
     """
 
     def __init__(
-        self, folder: Path, accelerator: Any, config: Any, *, total: int, start: int, peak_tflops: float | None
+        self,
+        folder: Path,
+        accelerator: Any,
+        config: Any,
+        *,
+        total: int,
+        start: int,
+        peak_tflops: float | None,
+        description: str = "pretrain",
     ) -> None:
         self._folder, self._accelerator = folder, accelerator
         peak = _peak(accelerator) if peak_tflops is None else peak_tflops * 1e12
         self.speed = Speed(config, peak=peak, devices=accelerator.num_processes)
-        self._bar = progress(description="pretrain", total=total, initial=start)
+        self._bar = progress(description=description, total=total, initial=start)
 
     def step_done(self, loss: float, learning_rate: float) -> None:
         """Move the bar."""

@@ -119,6 +119,7 @@ def test_the_figures_are_those_of_the_last_items_and_no_worse_than_without(bundl
     figures = scorer.calibration.figures
     domain = load_domain(data / "toys", SOURCE)
     catalog = ItemCatalog.from_items(domain.items, tokenizer=scorer.tokenizer, vectors=domain.vectors)
+    catalog = catalog.mirrored(command.IMAGE, tokenizer=scorer.tokenizer)  # as in a domain that the model does not know
     task = leave_last_out(domain.histories, len(catalog), max_users=15, seed=3)
     scores = scorer.score_calibrated_rows(task.histories, task.candidates_of(0, len(task)), catalog=catalog)
     found = gauc(task.labels, np.concatenate(scores), task.user_of_row).value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -262,12 +263,12 @@ def test_the_calibrated_score_is_left_out_where_it_was_fitted(made, toys, unseen
     flags = ["--model", bundle, "--output", tmp_path / "r.json"]
     recbase("evaluate", *flags, "--data", unseen)
     receipt = json.loads((tmp_path / "r.json").read_text())
-    assert receipt["rankers"][-1]["name"] == "RecBase calibrated"
+    assert "RecBase calibrated" in [row["name"] for row in receipt["rankers"]]
     assert receipt["model"]["calibration"]["fitted_on"].keys() == {"toys"}
     assert "the receipt of another evaluation (data)" in error_of("evaluate", *flags, "--data", toys)
     recbase("evaluate", "--model", bundle, "--output", tmp_path / "other.json", "--data", toys)
     receipt = json.loads((tmp_path / "other.json").read_text())
-    assert receipt["rankers"][-1]["name"] == "RecBase catalog"
+    assert "RecBase calibrated" not in [row["name"] for row in receipt["rankers"]]
     assert "fitted on" in receipt["model"]["calibrated_left_out"]
     assert receipt["model"]["was_trained_on_this_data"]
     assert any("the calibrated score is left out" in record.message for record in caplog.records)
@@ -583,13 +584,31 @@ def test_a_missing_optional_package_ends_in_one_line(made, unseen, tmp_path, mon
     assert "recbase-hf[text]" in message
 
 
-def test_the_demo_reuses_what_is_there_and_shows_table_and_recommendations(made, unseen, tmp_path, monkeypatch, capsys):
+def test_the_demo_ranks_new_domains_and_recommends(made, unseen, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECBASE_CACHE", "restored after the demo has set it")
+    monkeypatch.setattr("recbase_hf.commands.options.resolve_folder", Path)  # nothing installed is read
+    crowd = write_domain(tmp_path / "crowd", [4] * 80)
+    output = tmp_path / "demo"
+    recbase("demo", "--model", made / "model", "--data", crowd, unseen, "--output", output, "--k", "1000")
+    printed = capsys.readouterr().out
+    for name in ("crowd", "unseen", "random", "centered, log-sum-exp", "popularity, adapted", "RecBase joint"):
+        assert name in printed
+    assert re.search(r"top \d+ of \d+ items", printed)
+    assert printed.splitlines()[-1] == f"everything is in {output}"
+    rankers = json.loads((output / "results" / "crowd.json").read_text())["rankers"]
+    assert "RecBase adapted" in [row["name"] for row in rankers]
+    assert (output / "catalog" / "crowd" / "catalog.json").exists()
+
+
+def test_the_training_demo_reuses_what_is_there_and_shows_table_and_recommendations(
+    made, unseen, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("RECBASE_CACHE", "restored after the demo has set it")
     monkeypatch.setattr("recbase_hf.commands.options.resolve_folder", Path)  # nothing installed is read
     forbid_training(monkeypatch)
     output = tmp_path / "demo"
     shutil.copytree(made, output)
-    recbase("demo", "--data", unseen, "--output", output, "--k", "1000")
+    recbase("demo-train", "--data", unseen, "--output", output, "--k", "1000")
     printed = capsys.readouterr().out
     for name in ("random", "popularity", "mean cosine", "log-sum-exp", "RecBase joint", "RecBase catalog"):
         assert name in printed

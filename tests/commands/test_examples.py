@@ -15,7 +15,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
 def test_there_is_a_script_for_each_step():
-    wanted = {"train_tokenizer", "pretrain", "build_catalog", "evaluate", "recommend"}
+    wanted = {"train_tokenizer", "pretrain", "finetune_lora", "build_catalog", "evaluate", "recommend"}
     assert {script.stem for script in SCRIPTS} >= wanted
 
 
@@ -29,7 +29,7 @@ def test_a_script_is_a_shim_of_the_command_of_its_name(script):
         (node.module, [name.name for name in node.names]) for node in tree.body if isinstance(node, ast.ImportFrom)
     ]
     assert imports == [("recbase_hf.cli", ["main"])]
-    command = script.stem.replace("_", "-")
+    command = "finetune" if script.stem == "finetune_lora" else script.stem.replace("_", "-")
     name = f'"data", "{command}"' if command == "pack" else f'"{command}"'
     assert re.search(rf'if __name__ == "__main__":\n    main\(\[{name}, \*sys.argv\[1:\]\]\)\n$', source)
 

@@ -409,6 +409,63 @@ def test_damaged_shards_are_noticed(tmp_path, damage):
 
 
 @pytest.mark.usefixtures("small_blocks")
+def histories_in(shards: TokenShards, split: str) -> list[np.ndarray]:
+    """The codes of every window of one split, (items, levels) each."""
+    layout, found = shards.layout, []
+    for row in getattr(shards, split):
+        tokens = row[row != layout.pad]
+        found += [
+            layout.ids_to_codes(part.reshape(-1, 2))
+            for part in np.split(tokens, np.flatnonzero(tokens == layout.bos))
+            if len(part)
+            for part in [part[1:]]
+        ]
+    return found
+
+
+def test_a_mirrored_pass_writes_whole_histories_in_the_codes_of_one_image(tmp_path):
+    folder = write_domain(tmp_path / "shop")
+    packing = replace(PACKING, mirrors=3, mirrored_share=0.5, passes=4)
+    shards = pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", packing)
+    domain = load_domain(folder, SOURCE)
+    catalog = ItemCatalog.from_items(domain.items, tokenizer=TOKENIZER, vectors=domain.vectors)
+    images = [catalog.mirrored(number, tokenizer=TOKENIZER).codes for number in range(4)]
+    assert not any(np.array_equal(images[0], image) for image in images[1:])
+    seen: Counter = Counter()
+    for window in histories_in(shards, "train"):
+        fits = [
+            number
+            for number, codes in enumerate(images)
+            if any(_holds(codes[domain.histories[user]], window) for user in range(len(domain.histories)))
+        ]
+        assert fits
+        seen.update(fits if len(fits) == 1 else [])
+    assert set(seen) == {0, 1, 2, 3}, "all images, and the catalog as it is"
+    for window in histories_in(shards, "validation"):
+        assert any(_holds(images[0][domain.histories[user]], window) for user in range(len(domain.histories)))
+
+
+def _holds(history: np.ndarray, window: np.ndarray) -> bool:
+    return any(np.array_equal(history[start : start + len(window)], window) for start in range(len(history)))
+
+
+def test_the_newest_events_are_held_out_of_all_rows(tmp_path):
+    folder = write_domain(tmp_path / "shop")
+    shards = pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "shards", replace(PACKING, hold_out_last=2))
+    domain = load_domain(folder, SOURCE)
+    catalog = ItemCatalog.from_items(domain.items, tokenizer=TOKENIZER, vectors=domain.vectors)
+    shorter = domain.histories.first(domain.histories.lengths - 2)
+    expected: Counter = Counter()
+    for user in range(len(shorter)):
+        for end in range(len(shorter[user]), 0, -PACKING.max_items):
+            window = shorter[user][max(0, end - PACKING.max_items) : end]
+            if len(window) >= 2:
+                expected[tuple(TOKENIZER.layout.history_ids(catalog.codes[window]).tolist())] += 1
+    assert windows_of(shards) == expected
+    with pytest.raises(DataError, match="beside the 20 held out"):
+        pack_domains([folder], TOKENIZER, SOURCE, tmp_path / "none", replace(PACKING, hold_out_last=20))
+
+
 def test_every_pass_has_all_histories_and_cuts_the_long_ones_elsewhere(tmp_path):
     folder = write_domain(tmp_path / "shop")
     packing = replace(PACKING, max_items=3, passes=3)
@@ -430,7 +487,16 @@ def test_every_pass_has_all_histories_and_cuts_the_long_ones_elsewhere(tmp_path)
 
 @pytest.mark.parametrize(
     "options",
-    [{"validation_share": 1.0}, {"validation_share": -0.1}, {"max_users": -1}, {"row_length": 0}, {"max_items": 1}],
+    [
+        {"validation_share": 1.0},
+        {"validation_share": -0.1},
+        {"max_users": -1},
+        {"row_length": 0},
+        {"max_items": 1},
+        {"mirrors": -1},
+        {"mirrored_share": 1.5},
+        {"hold_out_last": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

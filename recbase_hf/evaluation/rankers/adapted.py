@@ -71,7 +71,7 @@ class AdaptedText(_Adapted):
     name = "text similarity and popularity, adapted"
 
     def __init__(self, vectors: np.ndarray, histories: Sequence[np.ndarray], *, seed: int = 0) -> None:
-        centered = center(vectors, np.mean(vectors, axis=0, dtype=np.float64))
+        centered = center(vectors, np.asarray(vectors.mean(axis=0, dtype=np.float64)))
 
         def text(histories: Sequence[np.ndarray], candidates: Sequence[np.ndarray]) -> np.ndarray:
             pairs = zip(histories, candidates, strict=True)

@@ -68,5 +68,5 @@ class MirroredRanker:
             np.concatenate(self._scorer.score_rows(histories, rows, catalog=view, method="joint", alpha=1.0))
             for view in self._views
         ]
-        mean = np.mean(views, axis=0, dtype=np.float32)
+        mean: np.ndarray = np.stack(views).mean(axis=0, dtype=np.float32)
         return mean.reshape(len(histories), -1) if candidates is None else mean
