@@ -17,6 +17,7 @@ __all__ = [
     "Group",
     "differing",
     "group_sets",
+    "is_bar",
     "is_lower_better",
     "read_sets",
     "require_metric",
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 BAR = "text similarity"
+
+ADAPTED = ", adapted"
+"""What ends the name of a baseline that also counts popularity among the histories: more than a text similarity."""
 MODEL = "RecBase"
 FITTED = "(target set)"
 """How the names of rankers begin that a zero-shot model is held against, that the model is behind, and how the names
@@ -32,6 +36,15 @@ end of those that are fitted on the data set itself."""
 _PARTS = ("dataset", "protocol", "model", "rankers", "options", "command", "seconds", "versions", "hardware", "date")
 _RULES_OF_A_SET = ("data_set", "kind", "label_from", "positives", "negatives", "per_label_cap", "tested")
 """Switches that RecBench sets for each data set; they do not make two protocols of one."""
+
+
+def is_bar(ranker: str) -> bool:
+    """Whether it is a text similarity, which needs nothing but one user's history.
+
+    >>> is_bar("text similarity: mean cosine"), is_bar("text similarity and popularity, adapted")
+    (True, False)
+    """
+    return ranker.startswith(BAR) and not ranker.endswith(ADAPTED)
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class EvaluatedSet:
 
     def bar(self, metric: str) -> str | None:
         """The best of the text similarities, which need no training at all."""
-        return self._best((ranker for ranker in self.rankers if ranker.startswith(BAR)), metric)
+        return self._best(filter(is_bar, self.rankers), metric)
 
     def best_zero_shot(self, metric: str) -> str | None:
         """The best of all that have learned nothing from this set."""

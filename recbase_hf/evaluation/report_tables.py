@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbase_hf.evaluation.comparison import BAR, FITTED, MODEL, EvaluatedSet, Group, is_lower_better, shown
+from recbase_hf.evaluation.comparison import BAR, FITTED, MODEL, EvaluatedSet, Group, is_bar, is_lower_better, shown
 from recbase_hf.evaluation.figures import Figure
 
 __all__ = [
@@ -138,7 +138,7 @@ def family(ranker: str) -> str:
         return "fitted"
     if ranker.startswith(MODEL):
         return "model"
-    return "text" if ranker.startswith(BAR) else "other"
+    return "text" if is_bar(ranker) else "other"
 
 
 def metric_title(metric: str) -> str:
