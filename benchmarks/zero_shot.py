@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class ZeroShot:
     """Leave-one-domain-out evaluation of small models."""
 
     data: tuple[str, ...] = option((), help="folders in the two-table form")
-    receipts: str = option("benchmarks/receipts/zero_shot", help="folder of the receipts")
+    receipts: str = option("benchmarks/receipts/zero_shot/mirrors", help="folder of the receipts")
     vectors: str | None = option(None, help="name of vectors that lie beside the tables, instead of encoding")
     codebook_size: int = option(64, help="codes a level, four levels")
     steps_per_level: int = option(100, help="steps of tokenizer training, a level")
@@ -127,19 +128,26 @@ def render(receipts: Path) -> str:
     found = [read_receipt(path) for path in sorted(receipts.glob("*.json"))]
     if not found:
         sys.exit(f"no receipts in {receipts}; run the benchmark first")
-    names = [row["name"] for row in found[0]["rankers"]]
+    names = list(dict.fromkeys(row["name"] for receipt in found for row in receipt["rankers"]))
     figures = [{row["name"]: row["metrics"]["gauc"] for row in receipt["rankers"]} for receipt in found]
     table = np.array([[one[name]["value"] if name in one else np.nan for one in figures] for name in names])
-    lines = ["| ranker | " + " | ".join(receipt["dataset"]["name"] for receipt in found) + " | mean |"]
+    lines = ["| ranker | " + " | ".join(map(_title, found)) + " | mean |"]
     lines.append("|---|" + "---:|" * (len(found) + 1))
     for name, row in zip(names, table, strict=True):
         cells = [_cell(value, best) for value, best in zip(row, np.nanmax(table, axis=0), strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row.mean():.3f} |")
+        mean = "–" if np.isnan(row).any() else f"{row.mean():.3f}"
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean} |")
     users = [f"{receipt['rankers'][0]['users']:,}" for receipt in found]
     lines.append(f"| users | {' | '.join(users)} | |")
     widest = max((part["high"] - part["low"]) / 2 for one in figures for part in one.values())
     lines += ["", f"95 % intervals over users are in the receipts; the widest is ± {widest:.3f}."]
     return "\n".join(lines)
+
+
+def _title(receipt: dict[str, Any]) -> str:
+    """The data set, and whether the model has learned from it."""
+    known = (receipt["model"] or {}).get("was_trained_on_this_data")
+    return receipt["dataset"]["name"] + (" (trained on)" if known else "")
 
 
 def _cell(value: float, best: float) -> str:

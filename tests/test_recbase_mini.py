@@ -51,14 +51,16 @@ def test_it_ranks_items_by_their_vectors_offline():
     items = [{"item_id": f"item-{row}", "title": f"thing {row}"} for row in range(len(vectors))]
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     catalog = ItemCatalog.from_items(items, tokenizer=scorer.tokenizer, vectors=vectors)
-    right = 0.0
+    right = of_model = 0.0
     for group in range(8):
         own = [f"item-{row}" for row in range(25 * group, 25 * group + 25)]
         candidates = [own[20], *(f"item-{(25 * group + 25 * step + 3) % 200}" for step in range(1, 8))]
         scores = scorer.score_calibrated(own[:10], candidates, catalog=catalog)
         right += (scores[0] > scores[1:]).mean() / 8
-        assert np.isfinite(scorer.score(own[:10], candidates, catalog=catalog)).all()
+        joint = scorer.score(own[:10], candidates, catalog=catalog, method="joint")
+        of_model += (joint[0] > joint[1:]).mean() / 8
     assert right > 0.9, "a group's own items before those of others"
+    assert of_model > 0.85, "by the language model alone, too"
 
 
 def test_it_is_in_half_precision_on_disk_and_in_single_on_the_cpu():

@@ -118,6 +118,11 @@ def _require_distinct(folders: Sequence[str]) -> None:
 def _bundle_folder(options: Calibrate) -> Path:
     """The bundle as a local folder, and whether the calibration has somewhere to go."""
     folder = Path(located(options.model))
+    if options.output is None and str(folder) != options.model:
+        raise ValueError(
+            f"{options.model} comes with the package, where nothing is written; give --output FOLDER for a calibrated "
+            "copy of it"
+        )
     if options.output is not None and not _is_same(folder, options.output) and _holds_something(options.output):
         raise ValueError(f"{options.output} is there already; choose another --output, or delete it")
     if folder.is_dir():

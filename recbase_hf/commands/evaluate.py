@@ -361,13 +361,15 @@ def model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | N
     bundle, training = cast(str, options.model), _training_settings(options)
     learned = {name: training.get(name, {}) for name in ("data", "items", "tokenizer_data", "tokenizer_items")}
     known = {digest for part in learned.values() for digest in part.values()}
+    if (known_to_model := bool({domain.hash, domain.items_hash} & known)) and training.get("hold_out_last"):
+        _warn_of_other_order(options, training)
     facts = {
         "name": Path(bundle).name,
         "fingerprint": scorer.tokenizer.fingerprint,
         "weights": hash_of_weights(bundle),
         "training_data": learned["data"],
         "tokenizer_data": learned["tokenizer_data"],
-        "was_trained_on_this_data": bool({domain.hash, domain.items_hash} & known) if training else None,
+        "was_trained_on_this_data": known_to_model if training else None,
         "calibration": None if scorer.calibration is None else scorer.calibration.facts(),
     }
     reason = None if scorer.calibration is None else _fitted_on(scorer.calibration, domain)
@@ -375,6 +377,17 @@ def model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | N
         logger.warning("the calibrated score is left out: %s", reason)
         facts["calibrated_left_out"] = reason
     return facts
+
+
+def _warn_of_other_order(options: Evaluate, training: dict[str, Any]) -> None:
+    """What a training held out is only what is asked for now where the histories are the same."""
+    names = ("seed", "unordered_events", "vectors")
+    differing = [name for name in names if training.get(name) != getattr(options, name)]
+    if differing:
+        logger.warning(
+            "the model was trained on this data set with other %s: the events that it held out may not be those that "
+            "are asked for now", ", ".join(differing),
+        )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     import torch
 
     from recbase_hf.auto import RecBaseTokenizer
-    from recbase_hf.bundle import require_folder_if_path, save_bundle
+    from recbase_hf.bundle import located, require_folder_if_path, save_bundle
     from recbase_hf.language_model import new_language_model, qwen2_config, start_from_code_vectors
     from recbase_hf.quantizers.geometry import code_vectors
     from recbase_hf.training.card import kept_entry, overfitting_remark, training_card
@@ -79,7 +79,8 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     if accelerator.is_main_process:
         require_writable(options.output)
     if options.tokenizer is not None:
-        require_folder_if_path(options.tokenizer)
+        options = replace(options, tokenizer=str(located(options.tokenizer)))
+        require_folder_if_path(str(options.tokenizer))
     if options.shards is not None:
         _require_shards_alone(options)
     tokenizer_folder = options.tokenizer or _own_tokenizer(options, accelerator)

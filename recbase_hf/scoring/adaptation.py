@@ -105,11 +105,13 @@ def adapt(
     candidates = np.concatenate([newest[:, None], drawn], axis=1)
     takes_part = np.array([~np.isin(row, past) for row, past in zip(candidates, pasts, strict=True)])
     takes_part[:, 0] = True  # of its own items, the newest alone is to be found
-    counts = np.bincount(np.concatenate(histories).astype(np.int64), minlength=num_items)
+    held = [np.unique(np.asarray(history, dtype=np.int64)) for history in histories]  # once, however often it comes
+    counts = np.bincount(np.concatenate(held), minlength=num_items)
     popularity = np.log1p(counts)
     values = _values(components, popularity, [past[:-1] for past in pasts], list(candidates))
     features = np.stack([value.reshape(candidates.shape) for value in values.values()], axis=-1)
-    features[:, 0, -1] = np.log1p(counts[newest] - 1)  # the event that is asked for must not count for itself
+    # The history that is asked must not vouch for its own answer.
+    features[:, 0, -1] = np.log1p(counts[newest] - 1)
     weights = fitted_weights(features, takes_part)
     return Adaptation(dict(zip(values, weights.tolist(), strict=True)), components, popularity, len(asked))
 
@@ -124,6 +126,7 @@ def model_components(scorer: RecBaseScorer, catalog: ItemCatalog) -> dict[str, C
         DataError: the catalog has no vectors.
     """
     vectors = catalog.centered_vectors
+    of_items: list[np.ndarray] = []
 
     def joint(histories: Sequence[np.ndarray], candidates: Sequence[np.ndarray]) -> np.ndarray:
         parts: list[np.ndarray] = []
@@ -133,9 +136,10 @@ def model_components(scorer: RecBaseScorer, catalog: ItemCatalog) -> dict[str, C
         return np.concatenate(parts)
 
     def prior(histories: Sequence[np.ndarray], candidates: Sequence[np.ndarray]) -> np.ndarray:
-        items, row_of_item = np.unique(np.concatenate(candidates), return_inverse=True)
-        nothing = [np.empty(0, dtype=np.int64)]
-        return scorer.score_rows(nothing, [items], catalog=catalog, method="joint")[0][row_of_item]
+        if not of_items:  # the same for all users, so once for the catalog
+            nothing = [np.empty(0, dtype=np.int64)]
+            of_items.extend(scorer.score_rows(nothing, [np.arange(len(catalog))], catalog=catalog, method="joint"))
+        return of_items[0][np.concatenate(candidates)]
 
     def text(histories: Sequence[np.ndarray], candidates: Sequence[np.ndarray]) -> np.ndarray:
         pairs = zip(histories, candidates, strict=True)

@@ -26,8 +26,9 @@ class AdaptedScorer:
     """
 
     def __init__(self, scorer: RecBaseScorer, histories: Sequence[Any], catalog: ItemCatalog, *, seed: int = 0) -> None:
-        rows = [scorer.kept(catalog.rows(history)) for history in histories]
+        rows = [catalog.rows(history) for history in histories]
         self.catalog = catalog
+        self._adapter = scorer.active_adapter
         self.adaptation: Adaptation = adapt(rows, len(catalog), model_components(scorer, catalog), seed=seed)
         self._scorer = scorer
 
@@ -43,21 +44,24 @@ class AdaptedScorer:
 
         Raises:
             UnknownItemError: an item is not in the catalog.
-            ValueError: the numbers of histories and candidate lists differ.
+            ValueError: the numbers of histories and candidate lists differ, or another adapter is active than when the
+                weights were fitted.
         """
+        self._require_same_adapter()
         histories, rows, one_user = rows_of_users(history, candidates, self.catalog)
-        scores = self.adaptation.scores([self._scorer.kept(past) for past in histories], rows)
+        scores = self.adaptation.scores(histories, rows)
         return scores[0] if one_user else scores
 
     def recommend(self, history: Sequence[Any], k: int = 10, *, exclude_history: bool = True) -> list[Recommendation]:
         """The `k` items of the catalog with the highest adapted scores for one user, best first.
 
-        Every item of the catalog is scored.
+        Every item of the catalog is scored. The scores are adapted ones, no log-probabilities.
 
         Raises:
             UnknownItemError: an item is not in the catalog.
             ValueError: fewer than `k` items remain, or there are several histories.
         """
+        self._require_same_adapter()
         history = as_list(history)
         if not is_one_list(history):
             raise ValueError("recommend takes one history here; call it for each user")
@@ -65,8 +69,15 @@ class AdaptedScorer:
         left = len(self.catalog) - (len(np.unique(rows)) if exclude_history else 0)
         if not 1 <= k <= left:
             raise ValueError(f"k is {k}, but {left} items can be recommended; give a number from 1 to that")
-        scores = self.adaptation.scores([self._scorer.kept(rows)], [np.arange(len(self.catalog))])[0]
+        scores = self.adaptation.scores([rows], [np.arange(len(self.catalog))])[0]
         if exclude_history:
             scores[rows] = -np.inf
         best = np.argsort(-scores, kind="stable")[:k]
         return self._scorer.recommendations(self.catalog, best, scores[best])
+
+    def _require_same_adapter(self) -> None:
+        if self._scorer.active_adapter != self._adapter:
+            raise ValueError(
+                f"these weights were fitted with adapter {self._adapter!r}, now {self._scorer.active_adapter!r} is "
+                "active: adapt again, or set_adapter back"
+            )

@@ -349,9 +349,9 @@ class RecBaseScorer:
     def adapt(self, histories: Sequence[Any], *, catalog: ItemCatalog, seed: int = 0) -> AdaptedScorer:
         """A scorer for one domain, whose weights are fitted to the histories of its users, without any label.
 
-        How much the model, the texts and popularity count follows from how well each finds the newest item of the
-        histories themselves among random ones. For a domain that the model does not know this ranks far better than
-        any score of one user alone.
+        How much the model, the texts and popularity among these histories count follows from how well each finds the
+        newest item of the histories themselves among random ones. For a domain that the model does not know this ranks
+        far better than any score of one user alone, mostly because of popularity.
 
         Args:
             histories: item ids, oldest first, one list a user: all those that are to be scored, or a large sample.

@@ -6,6 +6,7 @@ run goes on where it was, on any number of processes, and leaves the same bytes 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -60,12 +61,14 @@ class Packing:
         1, help="packings, each with the histories that are longer than a window cut elsewhere; an epoch takes the next"
     )
     hold_out_last: int = option(
-        0, help="newest events of every user that are left out, for an evaluation on the same users"
+        0,
+        help="newest events of every user that are left out, for an evaluation on the same users (with the same seed, "
+        "vectors and unordered_events)",
     )
     mirrors: int = option(
         0,
         help="mirror images of every catalog, in whose codes histories are written too: what holds in all of them "
-        "holds in a domain that nobody has seen",
+        "holds in a domain that nobody has seen; 4 bytes a code, item and image in memory",
     )
     mirrored_share: float = option(0.7, help="of the histories of a pass, written in the codes of a mirror image")
     max_users: int = option(0, help="users of each data set, drawn at random; 0 takes all")
@@ -359,7 +362,9 @@ def _usable(users: UserEvents, packing: Packing) -> np.ndarray:
 
 
 def _numbers(hashes: np.ndarray, seed: int, purpose: str) -> np.ndarray:
-    salt = np.uint64(int.from_bytes(f"{purpose:<8}".encode()[:8], "little"))
+    name = f"{purpose:<8}".encode()
+    short = name if len(name) == 8 else hashlib.blake2b(name, digest_size=8).digest()
+    salt = np.uint64(int.from_bytes(short, "little"))
     return mix(mix(hashes ^ salt) + np.uint64(seed))
 
 

@@ -215,3 +215,9 @@ def test_a_bad_flag_is_named(bundle, data, capsys):
             recbase("calibrate", *flags)
         assert end.value.code == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_the_model_of_the_package_is_never_written_to(data, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.main(["calibrate", "--model", "recbase-mini", "--data", str(data / "toys")])
+    assert "recbase-mini comes with the package" in str(stopped.value)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from recbase_hf import DataError, ItemCatalog, RecBaseScorer, UnknownItemError
+from recbase_hf.evaluation.rankers.adapted import AdaptedModel, AdaptedText
+from recbase_hf.evaluation.rankers.recbase import VIEWS, MirroredRanker
 from recbase_hf.scoring.adaptation import LEAST_USERS, adapt, fitted_weights, model_components
 from recbase_hf.scoring.calibration import text_similarity
 from tiny_world import make_world
@@ -68,7 +70,7 @@ def test_scores_are_the_weighed_sum_and_users_do_not_touch_each_other():
 
 
 def test_popularity_counts_histories():
-    histories = [*histories_of_a_world(100), np.array([5]), np.array([], dtype=np.int64)]
+    histories = [*histories_of_a_world(100), np.array([5, 5, 5, 7, 5]), np.array([], dtype=np.int64)]
     expected = np.log1p([sum(item in history for history in histories) for item in range(ITEMS)])
     np.testing.assert_allclose(adapt(histories, ITEMS, {}).popularity, expected)
 
@@ -132,6 +134,53 @@ def test_a_scorer_adapts_to_item_ids(world):
         adapted.recommend(histories[0], k=0)
     with pytest.raises(ValueError, match="one history"):
         adapted.recommend(histories[:2], k=1)
+
+
+def test_whoever_ranks_by_item_ids_gets_what_was_evaluated(world):
+    """Also where histories are longer than the model reads."""
+    scorer = RecBaseScorer(world.model, world.tokenizer)
+    rng = np.random.default_rng(1)
+    rows = [rng.choice(len(world.catalog), scorer.max_history + 10, replace=False) for _ in range(60)]
+    adapted = scorer.adapt([[world.catalog.item_ids[row] for row in past] for past in rows], catalog=world.catalog)
+    ranker = AdaptedModel(scorer, world.catalog, rows)
+    assert adapted.weights == pytest.approx(ranker.adaptation.weights, rel=1e-4)
+    scores = adapted.score([world.catalog.item_ids[row] for row in rows[0]], world.catalog.item_ids)
+    np.testing.assert_allclose(ranker.scores([rows[0]], None)[0], scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ranker.scores([rows[0]], [np.array([3, 5])]), scores[[3, 5]], rtol=1e-4, atol=1e-4)
+    text = AdaptedText(world.catalog.vectors, rows)
+    assert set(text.adaptation.weights) == {"text", "popularity"}
+    assert text.scores(rows[:2], None).shape == (2, len(world.catalog))
+
+
+def test_the_mirrored_ranker_is_the_mean_over_views(world):
+    scorer = RecBaseScorer(world.model, world.tokenizer)
+    histories, candidates = [np.array([1, 2]), np.array([4])], [np.array([3, 9]), np.array([0])]
+    views = [
+        np.concatenate(
+            scorer.score_rows(
+                histories,
+                candidates,
+                catalog=world.catalog.mirrored(number, tokenizer=world.tokenizer),
+                method="joint",
+                alpha=1.0,
+            )
+        )
+        for number in range(VIEWS)
+    ]
+    ranker = MirroredRanker(scorer, world.catalog)
+    np.testing.assert_allclose(ranker.scores(histories, candidates), np.mean(views, axis=0), rtol=1e-4, atol=1e-5)
+    assert ranker.scores(histories, None).shape == (2, len(world.catalog))
+
+
+def test_weights_of_another_adapter_are_refused(world, monkeypatch):
+    scorer = RecBaseScorer(world.model, world.tokenizer)
+    histories = [[f"item-{(7 * user + step) % 40}" for step in range(4)] for user in range(60)]
+    adapted = scorer.adapt(histories, catalog=world.catalog)
+    monkeypatch.setattr(type(scorer), "active_adapter", property(lambda _: "other"))
+    with pytest.raises(ValueError, match="now 'other' is active"):
+        adapted.score(histories[0], ["item-1"])
+    with pytest.raises(ValueError, match="adapt again"):
+        adapted.recommend(histories[0], 1)
 
 
 def test_a_catalog_of_codes_alone_cannot_be_adapted_to(world):

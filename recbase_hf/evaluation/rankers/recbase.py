@@ -16,7 +16,7 @@ __all__ = ["VIEWS", "MirroredRanker", "RecBaseRanker", "ScoreName"]
 ScoreName = Literal["joint", "catalog", "calibrated"]
 
 VIEWS = 4
-"""Views of a catalog: as it is, and mirror images. Each costs as much as the first; eight gained little over four."""
+"""Views of a catalog: as it is, and three mirror images; each costs as much as the first."""
 
 
 class RecBaseRanker:
