@@ -37,7 +37,7 @@ class Recommendation(NamedTuple):
     item_id: str
     title: str
     score: float
-    """Natural-log probability."""
+    """Natural-log probability; of an `AdaptedScorer`, a number without unit."""
 
 
 class RecBaseScorer:
