@@ -207,6 +207,11 @@ def require_folder_if_path(name_or_path: str | Path) -> None:
         FileNotFoundError: there is no such folder.
     """
     path, name = Path(name_or_path).expanduser(), str(name_or_path)
+    if "/" not in name and os.sep not in name and not path.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {name}, and no model of that name comes with the package (recbase-mini does); models "
+            "on the Hub are named OWNER/NAME"
+        )
     looks_like_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
     if not path.is_dir() and (looks_like_path or (path.parent != Path() and path.parent.is_dir())):
         raise FileNotFoundError(

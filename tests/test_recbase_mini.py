@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from recbase_hf import ItemCatalog, RecBaseScorer
 from recbase_hf.bundle import bundle_file, load_bundle, located
@@ -70,3 +71,9 @@ def test_it_is_in_half_precision_on_disk_and_in_single_on_the_cpu():
     model, tokenizer = load_bundle("recbase-mini", device="cpu")
     assert str(model.dtype) == "torch.float32"
     assert tokenizer.fingerprint == model.config.recbase["fingerprint"]
+
+
+def test_a_misspelt_name_does_not_ask_the_network():
+    for name in ("recbase-mni", "recbase-huge"):
+        with pytest.raises(FileNotFoundError, match=f"no folder {name}.*recbase-mini"):
+            load_bundle(name)

@@ -26,6 +26,10 @@ class AdaptedScorer:
     """
 
     def __init__(self, scorer: RecBaseScorer, histories: Sequence[Any], catalog: ItemCatalog, *, seed: int = 0) -> None:
+        if is_one_list(as_list(histories)):
+            raise ValueError(
+                "adapt takes the histories of many users, a list of item ids each; this is one list of ids"
+            )
         rows = [catalog.rows(history) for history in histories]
         self.catalog = catalog
         self._adapter = scorer.active_adapter

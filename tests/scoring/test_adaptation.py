@@ -132,6 +132,8 @@ def test_a_scorer_adapts_to_item_ids(world):
         adapted.score(["nowhere"], everything[:2])
     with pytest.raises(ValueError, match="k is 0"):
         adapted.recommend(histories[0], k=0)
+    with pytest.raises(ValueError, match="histories of many users"):
+        scorer.adapt(histories[0], catalog=world.catalog)
     with pytest.raises(ValueError, match="one history"):
         adapted.recommend(histories[:2], k=1)
 
