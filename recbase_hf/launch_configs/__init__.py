@@ -1,0 +1,1 @@
+"""Configurations for `accelerate launch --config_file`, which `recbase config` writes out."""
