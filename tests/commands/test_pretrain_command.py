@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
 
 from recbase_hf import cli
 from tiny_world import HashEncoder, make_items, make_tokenizer
@@ -103,6 +105,25 @@ def test_the_record_counts_the_targets_that_the_kept_weights_have_seen(given, tm
     best = min(record["log"], key=lambda entry: entry["validation_loss"])
     assert best["step"] < record["log"][-1]["step"], "it has stopped early"
     assert record["trained_targets"] == best["trained_targets"] < record["log"][-1]["trained_targets"]
+
+
+def test_half_precision_is_the_same_model_rounded(given, tmp_path):
+    for dtype in ("float32", "float16"):
+        pretrain(*given, "--epochs", "2", "--save-dtype", dtype, "--output", tmp_path / dtype)
+    single, half = (load_file(tmp_path / dtype / "model" / "model.safetensors") for dtype in ("float32", "float16"))
+    assert single.keys() == half.keys()
+    for name, weights in half.items():
+        assert weights.dtype == torch.float16
+        torch.testing.assert_close(weights, single[name].half(), rtol=0, atol=0)
+
+
+def test_the_start_of_the_embeddings_is_a_choice(given, tmp_path):
+    for start in ("geometry", "random"):
+        pretrain(*given, "--epochs", "2", "--embeddings", start, "--output", tmp_path / start)
+        assert record_of(tmp_path / start)["settings"]["embeddings"] == start
+    near, far = (load_file(tmp_path / start / "model" / "model.safetensors") for start in ("geometry", "random"))
+    name = "model.embed_tokens.weight"
+    assert not torch.equal(near[name], far[name])
 
 
 def test_a_full_disk_ends_the_command_with_the_way_out_and_leaves_the_checkpoint(given, tmp_path, monkeypatch):
