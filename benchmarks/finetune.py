@@ -34,9 +34,11 @@ from recbase_hf.config import option, parse_arguments
 from recbase_hf.data.domain import Domain, load_domain
 from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.protocols import leave_last_out, leave_one_out
+from recbase_hf.evaluation.rankers.adapted import AdaptedModel, AdaptedText
 from recbase_hf.evaluation.rankers.ranker import Ranker
 from recbase_hf.evaluation.rankers.recbase import RecBaseRanker
 from recbase_hf.evaluation.rankers.sequential import SasRec
+from recbase_hf.evaluation.rankers.training_free import Popularity
 from recbase_hf.evaluation.receipts import circumstances, without_folder
 from recbase_hf.evaluation.run import RankerEntry, evaluate_rankers
 from recbase_hf.evaluation.task import CandidateTask, CatalogTask
@@ -66,7 +68,7 @@ class FineTuneBenchmark:
     full_learning_rate: float = option(5e-4, help="of full fine-tuning")
     patience: int = option(4, help="evaluations without a better validation GAUC after which fine-tuning stops")
     evaluate_every: int = option(50, help="steps between these")
-    max_items: int = option(50, help="items a training window")
+    max_items: int | None = option(None, help="items a training window; default what the base reads, 100 at most")
     test_users: int = option(2000, help="users whose last items are ranked among four others")
     catalog_test_users: int = option(300, help="of these, users whose last items are ranked in the whole catalog")
     sasrec: bool = option(True, help="also SASRec")
@@ -131,7 +133,7 @@ def run(options: FineTuneBenchmark, folder: Path, users: int) -> None:
     with TemporaryDirectory() as work:
         shop = write_shop(Path(work) / folder.resolve().name, folder, domain, learned, options.vectors)
         rows = []
-        for name, fit in rankers(options, shop, Path(work), catalog, learned).items():
+        for name, fit in rankers(options, shop, Path(work), catalog, domain.vectors, learned).items():
             began = time.perf_counter()
             made, megabytes = fit()
             minutes = (time.perf_counter() - began) / 60
@@ -187,15 +189,18 @@ def write_shop(shop: Path, folder: Path, domain: Domain, learned: Histories, vec
 
 
 def rankers(
-    options: FineTuneBenchmark, shop: Path, work: Path, catalog: ItemCatalog, learned: Histories
+    options: FineTuneBenchmark, shop: Path, work: Path, catalog: ItemCatalog, vectors: np.ndarray, learned: Histories
 ) -> dict[str, Callable[[], tuple[list[Ranker], float | None]]]:
     """By name what fits each; gives the rankers, and the megabytes of what was made."""
 
     def base() -> RecBaseScorer:
         return RecBaseScorer.from_pretrained(str(options.model))
 
+    histories = [learned[user] for user in range(len(learned))]
+
     def of(scorer: RecBaseScorer) -> list[Ranker]:
-        return [BestItems(scorer, catalog, score) for score in SCORES]  # type: ignore[arg-type]
+        found: list[Ranker] = [BestItems(scorer, catalog, score) for score in SCORES]  # type: ignore[arg-type]
+        return [*found, AdaptedModel(scorer, catalog, histories, seed=options.seed)]
 
     def lora() -> tuple[list[Ranker], float]:
         folder = tune(options, shop, work / "lora", "lora")
@@ -210,6 +215,10 @@ def rankers(
         return of(RecBaseScorer.from_pretrained(folder)), size
 
     found: dict[str, Callable[[], tuple[list[Ranker], float | None]]] = {
+        "no model": lambda: (
+            [Popularity(learned, len(catalog)), AdaptedText(vectors, histories, seed=options.seed)],
+            None,
+        ),
         "zero-shot": lambda: (of(base()), None),
         "LoRA": lora,
         "full fine-tuning": full,

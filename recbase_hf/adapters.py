@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbase_hf.bundle import bundle_file, hash_of_weights, load_bundle
+from recbase_hf.bundle import bundle_file, hash_of_weights, load_bundle, located
 from recbase_hf.errors import FingerprintMismatchError
 from recbase_hf.files import read_json
 from recbase_hf.fingerprints import require_same_fingerprint
@@ -137,12 +137,19 @@ def merged_bundle(name_or_path: str | Path, base: str | Path | None = None, **hu
         ValueError: a file is damaged.
     """
     named, recorded = base_of_adapter(name_or_path, **hub)
-    base = named if base is None else base
+    base = _findable(named, recorded) if base is None else base
     model, tokenizer = load_bundle(base)
     weights = None if recorded is None else hash_of_weights(base)
     require_base(name_or_path, recorded, fingerprint=tokenizer.fingerprint, weights=weights, name=base)
     merged = load_over(model, name_or_path, "default", **hub).merge_and_unload(safe_merge=True)
     return merged.eval(), tokenizer, str(base)
+
+
+def _findable(named: str, recorded: Base | None) -> str:
+    """The base; one that comes with the package lies elsewhere on another machine, but has the same name."""
+    if recorded is None or Path(named).is_dir() or not Path(located(recorded.name)).is_dir():
+        return named
+    return recorded.name
 
 
 def load_over(model: Any, name_or_path: str | Path, name: str, **hub: Any) -> Any:

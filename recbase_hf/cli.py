@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
-from recbase_hf.errors import LaunchError, UnknownItemError
+from recbase_hf.commands.command import Command, Group, fail
 from recbase_hf.version import __version__
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "command_of", "main"]
 
 COMMANDS = {
     "demo": "zero-shot: the trained model of the package on data that every machine has",
     "demo-train": "the whole loop on such data, from item texts to a language model",
+    "init": "a log to a folder with tables and configurations, ready for the other commands",
     "train-tokenizer": "item texts to a tokenizer; on several devices: accelerate launch examples/train_tokenizer.py",
     "data": "published data sets to the two-table form",
     "doctor": "what is wrong with item tables and their semantic IDs, and the fix",
@@ -37,12 +37,16 @@ COMMANDS = {
     "rerun": "an evaluation once more, from its receipt, and whether the same comes out",
     "card": "the card of a bundle, tokenizer, adapter, catalog or data set, with figures from receipts",
     "push": "a bundle, tokenizer, adapter, catalog or data set to the Hub, checked, in one commit",
+    "completion": "a script with which the shell completes commands, options and files",
     "env": "versions and hardware, for bug reports",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command."""
+    """Run one command.
+
+    The status is 0 where it did what it was asked, 1 where the answer of a gate is no, 2 on an error, 130 after Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -50,29 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         print(f"recbase-hf {__version__}")
         return
-    command, rest = arguments[0], arguments[1:]
-    if command not in COMMANDS:
-        sys.exit(f"recbase: unknown command {command!r}\n\n{_help()}")
-    module = importlib.import_module(f"recbase_hf.commands.{command.replace('-', '_')}")
-    # A command whose status 1 is an answer, not an error, has another one for errors.
-    error_status = getattr(module, "ERROR_STATUS", 1)
-    try:
-        module.main(rest)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the last checkpoint", error_status)
-    except (ValueError, UnknownItemError, LaunchError, OSError, FloatingPointError, ImportError) as error:
-        _fail(f"recbase {command}: {error}", error_status)
-    except Exception:
-        if error_status == 1:
-            raise
-        _fail(traceback.format_exc(), error_status)
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        fail(f"recbase: unknown command {name!r}{f'; did you mean {near[0]}?' if near else ''}\n\n{_help()}")
+    command_of(name)(rest)
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    if status == 1:
-        sys.exit(message)
-    print(message, file=sys.stderr)
-    sys.exit(status)
+def command_of(name: str) -> Command | Group:
+    """The command, or group of commands, of a name in `COMMANDS`; imports its module."""
+    return importlib.import_module(f"recbase_hf.commands.{name.replace('-', '_')}").COMMAND
 
 
 def _help() -> str:

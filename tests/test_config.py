@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from recbase_hf.cli import COMMANDS, main
 from recbase_hf.config import option, parse_arguments, part_of
 
 
@@ -60,7 +59,7 @@ def complaint(parse, capsys):
         with pytest.raises(SystemExit) as ended:
             parse(flags, yaml, kind)
         assert ended.value.code == 2
-        return capsys.readouterr().err.rpartition("job: error: ")[2]
+        return capsys.readouterr().err.removeprefix("job: ")
 
     return of
 
@@ -177,65 +176,3 @@ def test_help_shows_defaults_and_ends_well(parse, capsys):
 
 def test_a_part_of_the_options_can_be_taken_out():
     assert part_of(Job(steps=3, output="b"), Training) == Training(steps=3)
-
-
-# ---- the command line ----------------------------------------------------------------------------------------------
-
-
-def test_help_lists_the_commands(capsys):
-    for arguments in ([], ["--help"], ["-h"]):
-        main(arguments)
-        shown = capsys.readouterr().out
-        assert all(command in shown for command in COMMANDS)
-
-
-def test_version_is_that_of_the_package(capsys):
-    import recbase_hf
-
-    main(["--version"])
-    assert capsys.readouterr().out == f"recbase-hf {recbase_hf.__version__}\n"
-
-
-def test_an_unknown_command_ends_with_an_error():
-    with pytest.raises(SystemExit, match="unknown command 'pretrian'"):
-        main(["pretrian"])
-
-
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"env", "catalog", "data"}))  # which has verbs
-def test_every_command_has_help_and_refuses_unknown_options(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
-    assert ended.value.code == 0
-    assert f"recbase {command}" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--no-such-option"])
-    assert ended.value.code == 2
-
-
-def test_an_error_of_a_command_ends_the_program_without_a_traceback(tmp_path):
-    with pytest.raises(SystemExit, match=r"^recbase recommend: .*is not a whole RecBase bundle") as ended:
-        main(["recommend", "--model", str(tmp_path), "--catalog", str(tmp_path)])
-    assert isinstance(ended.value.code, str)  # printed on standard error; the exit status is 1
-
-
-def test_an_interrupted_command_says_how_to_go_on(monkeypatch):
-    from recbase_hf.commands import env
-
-    def interrupt(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(env, "main", interrupt)
-    with pytest.raises(SystemExit, match="goes on from the last checkpoint") as ended:
-        main(["env"])
-    assert isinstance(ended.value.code, str)
-
-
-def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
-    from recbase_hf.commands import env
-
-    def fail(arguments):
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(env, "main", fail)
-    with pytest.raises(RuntimeError, match="broken"):
-        main(["env"])

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbase_hf.bundle import located, require_folder_if_path
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.catalog.storage import FACTS
-from recbase_hf.commands.options import log_to_terminal, resolve_folder
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import resolve_folder
+from recbase_hf.config import option
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
 
-__all__ = ["BuildCatalog", "build_catalog", "load_tokenizer", "main", "require_no_catalog"]
+__all__ = ["COMMAND", "BuildCatalog", "build_catalog", "load_tokenizer", "require_no_catalog"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ def build_catalog(options: BuildCatalog) -> ItemCatalog:
         resolve_folder(options.items), tokenizer=tokenizer, trust_remote_code=options.trust_remote_code
     )
     catalog.save_pretrained(options.output)
-    logger.info("%s: %s", options.output, catalog.collisions())
     return catalog
 
 
@@ -78,10 +77,16 @@ def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Rec
     return tokenizer
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and build."""
-    options = parse_arguments(
-        BuildCatalog, arguments, program="recbase build-catalog", description=BuildCatalog.__doc__ or ""
-    )
-    log_to_terminal()
-    build_catalog(options)
+def run(options: BuildCatalog) -> Answer:
+    """Build, save, and say how many items share a semantic ID."""
+    return answer_of_catalog(build_catalog(options), options.output)
+
+
+def answer_of_catalog(catalog: ItemCatalog, folder: str) -> Answer:
+    """Where a catalog is, and how many of its items share a semantic ID."""
+    collisions = catalog.collisions()
+    content = {"catalog": folder, "fingerprint": catalog.fingerprint, "collisions": asdict(collisions)}
+    return Answer(f"{folder}: {collisions}", content)
+
+
+COMMAND = Command("build-catalog", BuildCatalog, run)

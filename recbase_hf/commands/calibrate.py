@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from recbase_hf.bundle import CALIBRATION_FILE, load_bundle, located, require_folder_if_path
-from recbase_hf.catalog import ItemCatalog
-from recbase_hf.commands.options import data_of_training, log_to_terminal, resolve_folder, vectors_for
-from recbase_hf.config import option, parse_arguments, require_positive
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import data_of_training, resolve_folder, vectors_for
+from recbase_hf.config import option, require_positive
 from recbase_hf.data.domain import Domain, ItemVectors, load_domain
 from recbase_hf.evaluation.protocols.leave_last_out import leave_last_out
 from recbase_hf.files import atomic_folder
 from recbase_hf.scoring.calibration import Calibration
-from recbase_hf.scoring.calibration_fit import ScoreComponents, fit_mix, score_components
-from recbase_hf.scoring.scorer import RecBaseScorer
 
-__all__ = ["Calibrate", "calibrate", "main"]
+if TYPE_CHECKING:
+    from recbase_hf.scoring.calibration_fit import ScoreComponents
+    from recbase_hf.scoring.scorer import RecBaseScorer
+
+__all__ = ["COMMAND", "Calibrate", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,9 @@ def calibrate(options: Calibrate) -> tuple[Calibration, Path]:
         ValueError: a data set is named twice or has nobody to evaluate, or there is no folder to write to.
         DataError: a data set cannot be used.
     """
+    from recbase_hf.scoring.calibration_fit import fit_mix
+    from recbase_hf.scoring.scorer import RecBaseScorer
+
     _require_distinct(options.data)
     bundle = _bundle_folder(options)
     model, tokenizer = load_bundle(bundle)  # not the scorer's own way: a broken calibration is to be replaced
@@ -150,6 +155,9 @@ def _domain(data: str, source: ItemVectors, options: Calibrate) -> Domain:
 
 
 def _components(scorer: RecBaseScorer, domain: Domain, options: Calibrate) -> ScoreComponents:
+    from recbase_hf.catalog import ItemCatalog
+    from recbase_hf.scoring.calibration_fit import score_components
+
     catalog = ItemCatalog.from_items(domain.items, tokenizer=scorer.tokenizer, vectors=domain.vectors)
     # Its own codes the model may know by heart; in a mirror image it has to do what it does in a domain new to it.
     catalog = catalog.mirrored(IMAGE, tokenizer=scorer.tokenizer)
@@ -199,13 +207,14 @@ def _table(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, fit and print the table."""
-    options = parse_arguments(Calibrate, arguments, program="recbase calibrate", description=Calibrate.__doc__ or "")
-    log_to_terminal()
+def run(options: Calibrate) -> Answer:
+    """Fit, write, and show the table."""
     calibration, bundle = calibrate(options)
-    print(_table(calibration))
-    print(
-        f"\n{calibration.method} score, alpha {calibration.alpha:g}, text weight {calibration.text_weight:g}: "
-        f"{bundle / CALIBRATION_FILE}"
+    text = (
+        f"{_table(calibration)}\n\n{calibration.method} score, alpha {calibration.alpha:g}, text weight "
+        f"{calibration.text_weight:g}: {bundle / CALIBRATION_FILE}"
     )
+    return Answer(text, {"file": str(bundle / CALIBRATION_FILE), **asdict(calibration)})
+
+
+COMMAND = Command("calibrate", Calibrate, run)

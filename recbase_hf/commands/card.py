@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbase_hf.config import option, parse_arguments, require_positive
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option, require_positive
 from recbase_hf.files import atomic_file
 from recbase_hf.language_model import MODEL_SIZES
 from recbase_hf.publishing.write_card import CardOptions, untrained_card, write_card
 
-__all__ = ["Card", "CardFlags", "card", "main"]
+__all__ = ["COMMAND", "Card", "CardFlags", "card"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,10 @@ def card(options: Card) -> Path:
     return Path(options.output)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and write the card."""
-    options = parse_arguments(Card, arguments, program="recbase card", description=Card.__doc__ or "")
-    print(f"card: {card(options)}")
+def run(options: Card) -> Answer:
+    """Write the card and say where."""
+    path = card(options)
+    return Answer(f"card: {path}", {"card": str(path)})
+
+
+COMMAND = Command("card", Card, run)

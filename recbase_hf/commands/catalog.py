@@ -6,22 +6,18 @@ whole or not at all, unless `--output` names another, which must not hold a cata
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import cast
 
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.catalog.index_files import IndexForm
-from recbase_hf.commands.build_catalog import load_tokenizer, require_no_catalog
-from recbase_hf.commands.options import log_to_terminal, resolve_folder
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.build_catalog import answer_of_catalog, load_tokenizer, require_no_catalog
+from recbase_hf.commands.command import Answer, Command, Group
+from recbase_hf.commands.options import resolve_folder
+from recbase_hf.config import option
 
-__all__ = ["VERBS", "Add", "Diff", "Export", "Import", "Migrate", "Remove", "main"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["COMMAND", "Add", "Diff", "Export", "Import", "Migrate", "Remove"]
 
 _CATALOG = "catalog folder"
 _OUTPUT = "folder of the new catalog; default the old one's"
@@ -88,36 +84,37 @@ class Export:
     form: str = option("offset", help="numbers that are token ids, or tokens", choices=("offset", "tokens"))
 
 
-def _add(options: Add) -> None:
+def _add(options: Add) -> Answer:
     output = _output(options)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=tokenizer)
     catalog, report = catalog.add_items(
         resolve_folder(options.items), tokenizer=tokenizer, trust_remote_code=options.trust_remote_code
     )
-    _save(catalog, output)
-    print(report)
+    saved = _saved(catalog, output)
+    return Answer(f"{report}\n{saved.text}", {**saved.content, "added": asdict(report)})
 
 
-def _remove(options: Remove) -> None:
+def _remove(options: Remove) -> Answer:
     output = _output(options)
-    _save(ItemCatalog.from_pretrained(options.catalog).remove(options.item_ids), output)
+    return _saved(ItemCatalog.from_pretrained(options.catalog).remove(options.item_ids), output)
 
 
-def _diff(options: Diff) -> None:
-    print(ItemCatalog.from_pretrained(options.old).diff(ItemCatalog.from_pretrained(options.new)))
+def _diff(options: Diff) -> Answer:
+    found = ItemCatalog.from_pretrained(options.old).diff(ItemCatalog.from_pretrained(options.new))
+    return Answer(str(found), asdict(found))
 
 
-def _migrate(options: Migrate) -> None:
+def _migrate(options: Migrate) -> Answer:
     output = _output(options)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     items = None if options.items is None else resolve_folder(options.items)
     catalog = ItemCatalog.from_pretrained(options.catalog)
     catalog = catalog.migrate(tokenizer, items=items, trust_remote_code=options.trust_remote_code)
-    _save(catalog, output)
+    return _saved(catalog, output)
 
 
-def _import(options: Import) -> None:
+def _import(options: Import) -> Answer:
     require_no_catalog(options.output)
     tokenizer = None if options.model is None else load_tokenizer(options.model)
     default_size = 1024 if tokenizer is None else tokenizer.layout.codebook_size
@@ -128,13 +125,14 @@ def _import(options: Import) -> None:
         first_key=options.first_key,
         tokenizer=tokenizer,
     )
-    _save(catalog, options.output)
+    return _saved(catalog, options.output)
 
 
-def _export(options: Export) -> None:
+def _export(options: Export) -> Answer:
     catalog = ItemCatalog.from_pretrained(options.catalog)
     catalog.export_index(options.output, form=cast(IndexForm, options.form))
-    logger.info("%s: %d items, form %s", options.output, len(catalog), options.form)
+    content = {"file": options.output, "items": len(catalog), "form": options.form}
+    return Answer(f"{options.output}: {len(catalog)} items, form {options.form}", content)
 
 
 def _output(options: Add | Remove | Migrate) -> str:
@@ -145,41 +143,19 @@ def _output(options: Add | Remove | Migrate) -> str:
     return options.output
 
 
-def _save(catalog: ItemCatalog, folder: str) -> None:
+def _saved(catalog: ItemCatalog, folder: str) -> Answer:
     catalog.save_pretrained(folder)
-    logger.info("%s: %s", folder, catalog.collisions())
+    return answer_of_catalog(catalog, folder)
 
 
-VERBS: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "add": (Add, _add),
-    "remove": (Remove, _remove),
-    "diff": (Diff, _diff),
-    "migrate": (Migrate, _migrate),
-    "import": (Import, _import),
-    "export": (Export, _export),
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and do what its verb says."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        sys.exit(0)
-    verb = arguments[0]
-    if verb not in VERBS:
-        sys.exit(f"recbase catalog: unknown verb {verb!r}\n\n{_help()}")
-    kind, run = VERBS[verb]
-    program, description = f"recbase catalog {verb}", kind.__doc__ or ""
-    options: Any = parse_arguments(kind, arguments[1:], program=program, description=description)
-    log_to_terminal()
-    run(options)
-
-
-def _help() -> str:
-    lines = [f"  {verb:8} {kind.__doc__}" for verb, (kind, _) in VERBS.items()]
-    return (
-        "usage: recbase catalog VERB [--config FILE] [options]\n\n"
-        + "\n".join(lines)
-        + "\n\n`recbase catalog VERB --help` shows its options."
-    )
+COMMAND = Group(
+    "catalog",
+    {
+        "add": (Command("catalog add", Add, _add), "add items; the semantic IDs of the others stay"),
+        "remove": (Command("catalog remove", Remove, _remove), "remove items"),
+        "diff": (Command("catalog diff", Diff, _diff), "what a newer catalog changes"),
+        "migrate": (Command("catalog migrate", Migrate, _migrate), "the same items under another tokenizer"),
+        "import": (Command("catalog import", Import, _import), "published codes to a catalog"),
+        "export": (Command("catalog export", Export, _export), "the codes of a catalog to an index file"),
+    },
+)

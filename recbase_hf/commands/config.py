@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option
 from recbase_hf.files import atomic_file
 
-__all__ = ["LAUNCH_CONFIGS", "LaunchConfig", "launch_config", "main"]
+__all__ = ["COMMAND", "LAUNCH_CONFIGS", "LaunchConfig", "launch_config"]
 
 LAUNCH_CONFIGS = {
     "fsdp": "fsdp2.yaml",
@@ -40,21 +39,17 @@ def launch_config(name: str) -> str:
     return (resources.files("recbase_hf") / "launch_configs" / LAUNCH_CONFIGS[name]).read_text(encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, and print or write."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--name")
-    description = LaunchConfig.__doc__ or ""
-    options = parse_arguments(LaunchConfig, arguments, program="recbase config", description=description)
+def run(options: LaunchConfig) -> Answer:
+    """Print or write."""
     text = launch_config(options.name)
+    content = {"name": options.name, "text": text, "file": options.output}
     if options.output is None:
-        print(text, end="")
-        return
+        return Answer(text.rstrip("\n"), content)
     _require_no_other(Path(options.output), text)
     with atomic_file(options.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(f"{options.output}: edit num_processes, then accelerate launch --config_file {options.output} ...")
+    told = f"{options.output}: edit num_processes, then accelerate launch --config_file {options.output} ..."
+    return Answer(told, content)
 
 
 def _require_no_other(path: Path, text: str) -> None:
@@ -65,3 +60,6 @@ def _require_no_other(path: Path, text: str) -> None:
     """
     if path.exists() and (not path.is_file() or path.read_bytes() != text.encode()):
         raise FileExistsError(f"{path} is there already, with another content; name another --output, or delete it")
+
+
+COMMAND = Command("config", LaunchConfig, run, positional=("name",))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbase_hf.commands.command import Answer
 from recbase_hf.commands.options import DataOptions, TextOptions, resolve_folder, vectors_for
 from recbase_hf.config import option, part_of
 from recbase_hf.data.domain import ItemVectors
@@ -14,9 +14,7 @@ from recbase_hf.shards.token_shards import TokenShards
 from recbase_hf.share import Share
 from recbase_hf.text.template import ItemTemplate
 
-__all__ = ["Encode", "Pack", "encode", "pack"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Encode", "Pack", "encode", "pack", "run_encode", "run_pack"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,6 @@ def encode(options: Encode) -> Path:
         template=ItemTemplate(fields=options.item_fields or None, lead=options.item_lead),
     )
     path = write_vectors(resolve_folder(options.data), options.name, encoder, source, share=_share())
-    logger.info("vectors in %s", path)
     return path
 
 
@@ -72,17 +69,25 @@ def pack(options: Pack) -> TokenShards:
     with share.first_process_first():
         folders = [resolve_folder(data) for data in options.data]
     shards = pack_domains(folders, tokenizer, source, options.output, part_of(options, Packing), share=share)
-    for name, facts in shards.facts["domains"].items():
-        logger.info(
-            "%s: %s users to learn from, %s to validate, %s events (%s repeats of a user's items left out), %s tokens",
-            name,
-            *(
-                f"{facts[key]:,}"
-                for key in ("training_users", "validation_users", "events", "repeated_events", "tokens")
-            ),
-        )
-    logger.info("token shards in %s", options.output)
     return shards
+
+
+def run_encode(options: Encode) -> Answer:
+    """Encode, and say where the vectors are."""
+    path = encode(options)
+    return Answer(f"vectors in {path}", {"vectors": str(path)})
+
+
+def run_pack(options: Pack) -> Answer:
+    """Pack, and say what was packed of each data set."""
+    domains = pack(options).facts["domains"]
+    lines = [
+        f"{name}: {facts['training_users']:,} users to learn from, {facts['validation_users']:,} to validate, "
+        f"{facts['events']:,} events ({facts['repeated_events']:,} repeats of a user's items left out), "
+        f"{facts['tokens']:,} tokens"
+        for name, facts in domains.items()
+    ]
+    return Answer("\n".join([*lines, f"token shards in {options.output}"]), {"shards": options.output, **domains})
 
 
 def _share() -> Share:

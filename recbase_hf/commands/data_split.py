@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
+from recbase_hf.commands.command import Answer
 from recbase_hf.commands.options import resolve_folder
 from recbase_hf.config import option
 from recbase_hf.data.splits import PARTS, find_leakage, split_tables
+from recbase_hf.errors import LeakageError
 
 __all__ = ["LeakageOptions", "Split", "leakage", "split"]
 
@@ -17,7 +19,7 @@ class Split:
     """Split a data set into train/NAME, validation/NAME and test/NAME, and check that nothing leaks."""
 
     data: str = option(help="folder with items.* and interactions.*")
-    out: str = option(help="folder for the parts")
+    output: str = option(help="folder for the parts")
     by: str = option(
         "user", help="all events of a user in one part, or what comes first in training", choices=("user", "time")
     )
@@ -34,30 +36,40 @@ class LeakageOptions:
     test: str = option(help="folder that it is judged by: the last item of each user")
 
 
-def split(options: Split) -> None:
-    """Split and print what is where."""
+def split(options: Split) -> Answer:
+    """Split, and say what is where."""
     facts = split_tables(
         resolve_folder(options.data),
-        options.out,
+        options.output,
         by=cast(Literal["user", "time"], options.by),
         validation_share=options.validation_share,
         test_share=options.test_share,
         seed=options.seed,
     )
+    lines = []
     if facts.get("without_time"):
-        print(f"{facts['without_time']:,} interactions have no timestamp: left out, or the oldest where `order` tells")
+        lines.append(
+            f"{facts['without_time']:,} interactions have no timestamp: left out, or the oldest where `order` tells"
+        )
+    earlier = ", their earlier history included" if options.by == "time" else ""
     for part in PARTS:
         users = facts.get(f"users_to_predict_in_{part}")
-        print(f"{options.out}/{part}/{facts['data']}: {facts['interactions'][part]:,} interactions", end="")
-        earlier = ", their earlier history included" if options.by == "time" else ""
-        print("" if users is None else f"{earlier}; {users:,} users with a last item to predict")
+        predicted = "" if users is None else f"{earlier}; {users:,} users with a last item to predict"
+        lines.append(
+            f"{options.output}/{part}/{facts['data']}: {facts['interactions'][part]:,} interactions{predicted}"
+        )
+    return Answer("\n".join(lines), facts)
 
 
-def leakage(options: LeakageOptions) -> None:
-    """Look and print; `LeakageError` where there is one."""
+def leakage(options: LeakageOptions) -> Answer:
+    """Look; the answer is no where something is known."""
     found = find_leakage(resolve_folder(options.train), resolve_folder(options.test))
-    found.require_none()
-    print(
-        f"none of {found.num_targets:,} last items is in {options.train}; {found.shared_users:,} users are in both"
-        + (f", {found.later_events:,} events there come after the first of these items" if found.later_events else "")
-    )
+    content = {**asdict(found), "train": str(found.train), "test": str(found.test)}
+    try:
+        found.require_none()
+    except LeakageError as error:
+        return Answer(str(error), content, is_yes=False)
+    text = f"none of {found.num_targets:,} last items is in {options.train}; {found.shared_users:,} users are in both"
+    if found.later_events:
+        text += f", {found.later_events:,} events there come after the first of these items"
+    return Answer(text, content)

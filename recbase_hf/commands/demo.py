@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbase_hf.commands.options import log_to_terminal
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option
 from recbase_hf.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from recbase_hf.evaluation.task import CandidateTask, CatalogTask
     from recbase_hf.scoring.scorer import RecBaseScorer
 
-__all__ = ["Demo", "demo", "main"]
+__all__ = ["COMMAND", "Demo", "demo"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Demo:
     k: int = option(10, help="recommendations to show")
 
 
-def demo(options: Demo) -> None:
+def demo(options: Demo) -> Answer:
     """Evaluate on each domain, then recommend to a user of the first."""
     output = Path(options.output)
     os.environ["RECBASE_CACHE"] = str(output.resolve())
@@ -48,7 +47,7 @@ def demo(options: Demo) -> None:
     from recbase_hf.commands.options import resolve_folder
     from recbase_hf.evaluation.receipt_table import render_table
 
-    shown = None
+    shown, tables, receipts = None, [], {}
     for data in options.data:
         logger.info("%s: items, histories and text vectors", data)
         folder = resolve_folder(data)
@@ -61,38 +60,35 @@ def demo(options: Demo) -> None:
             max_users=USERS,
         )
         evaluation = load_evaluation(evaluated)
-        print("\n" + render_table(evaluate(evaluated, evaluation=evaluation)) + "\n")
+        receipts[folder.resolve().name] = receipt = evaluate(evaluated, evaluation=evaluation)
+        tables.append(f"\n{render_table(receipt)}\n")
         shown = shown or evaluation
     assert shown is not None
     assert shown.scorer is not None
     assert shown.catalog is not None
-    _recommend(shown.scorer, shown.catalog, shown.task, options.k)
     shown.catalog.save_pretrained(output / "catalog" / shown.domain.name)
-    print(f"\neverything is in {output}")
+    lines = [*tables, *_recommended(shown.scorer, shown.catalog, shown.task, options.k), f"\neverything is in {output}"]
+    return Answer("\n".join(lines), {"output": str(output), "receipts": receipts})
 
 
-def _recommend(scorer: RecBaseScorer, catalog: ItemCatalog, task: CandidateTask | CatalogTask, k: int) -> None:
-    """Show the recommendations of one user, by a scorer that has seen everybody's histories and nothing else."""
+def _recommended(scorer: RecBaseScorer, catalog: ItemCatalog, task: CandidateTask | CatalogTask, k: int) -> list[str]:
+    """The recommendations of one user, by a scorer that has seen everybody's histories and nothing else."""
     histories = task.histories
     lengths = [len(history) for history in histories]
     user = next((user for user, length in enumerate(lengths) if length >= 5), int(np.argmax(lengths)))
-    print(f"history of {task.users[user]} (oldest first):")
-    for row in histories[user]:
-        print(f"  {catalog.titles[row]}")
     k = min(k, len(catalog) - len(set(histories[user].tolist())))
-    print(f"top {k} of {len(catalog):,} items:")
     ids = [[catalog.item_ids[row] for row in history] for history in histories]
     try:
         found = scorer.adapt(ids, catalog=catalog).recommend(ids[user], k)
     except DataError as error:  # too few histories
         logger.warning("%s; these are by the catalog score", error)
         found = scorer.recommend(ids[user], k, catalog=catalog)
-    for item in found:
-        print(f"  {item.score:8.3f}  {item.title}")
+    return [
+        f"history of {task.users[user]} (oldest first):",
+        *(f"  {catalog.titles[row]}" for row in histories[user]),
+        f"top {k} of {len(catalog):,} items:",
+        *(f"  {item.score:8.3f}  {item.title}" for item in found),
+    ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run the demo."""
-    options = parse_arguments(Demo, arguments, program="recbase demo", description=Demo.__doc__ or "")
-    log_to_terminal()
-    demo(options)
+COMMAND = Command("demo", Demo, demo)

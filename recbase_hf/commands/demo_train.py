@@ -11,17 +11,16 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from recbase_hf.commands.options import log_to_terminal
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option
 from recbase_hf.files import read_json
 
-__all__ = ["DemoTrain", "demo_train", "main"]
+__all__ = ["COMMAND", "DemoTrain", "demo_train"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class DemoTrain:
     seed: int = option(0, help="of the training")
 
 
-def demo_train(options: DemoTrain) -> None:
+def demo_train(options: DemoTrain) -> Answer:
     """Run the stages; each reuses what an earlier run left in the output folder."""
     output = Path(options.output)
     os.environ["RECBASE_CACHE"] = str(output.resolve())
@@ -71,7 +70,7 @@ def demo_train(options: DemoTrain) -> None:
     scorer, catalog, task = evaluation.scorer, evaluation.catalog, evaluation.task
     assert scorer is not None  # a model was named
     assert catalog is not None
-    print("\n" + render_table(evaluate(evaluated, evaluation=evaluation)) + "\n")
+    receipt = evaluate(evaluated, evaluation=evaluation)
     catalog.save_pretrained(output / "catalog" / unseen.resolve().name)
 
     logger.info("5/5 recommendations for one user")
@@ -79,13 +78,16 @@ def demo_train(options: DemoTrain) -> None:
     user = next((user for user, length in enumerate(lengths) if length >= 5), int(np.argmax(lengths)))
     history = task.histories[user]
     k = min(options.k, len(catalog) - len(set(history.tolist())))
-    print(f"history of {task.users[user]} (oldest first):")
-    for row in history:
-        print(f"  {catalog.titles[row]}")
-    print(f"top {k} of {len(catalog):,} items (natural-log probability):")
-    for item in scorer.recommend([catalog.item_ids[row] for row in history], k, catalog=catalog):
-        print(f"  {item.score:8.3f}  {item.title}")
-    print(f"\neverything is in {output}")
+    found = scorer.recommend([catalog.item_ids[row] for row in history], k, catalog=catalog)
+    lines = [
+        f"\n{render_table(receipt)}\n",
+        f"history of {task.users[user]} (oldest first):",
+        *(f"  {catalog.titles[row]}" for row in history),
+        f"top {k} of {len(catalog):,} items (natural-log probability):",
+        *(f"  {item.score:8.3f}  {item.title}" for item in found),
+        f"\neverything is in {output}",
+    ]
+    return Answer("\n".join(lines), {"output": str(output), "receipt": receipt})
 
 
 def _launch(name: str, output: Path, made: Path, flags: tuple[str, ...]) -> None:
@@ -111,8 +113,4 @@ def _launch(name: str, output: Path, made: Path, flags: tuple[str, ...]) -> None
         raise SystemExit(f"{name} ended with status {status}; run the demo again to go on from its last checkpoint")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and run the demo."""
-    options = parse_arguments(DemoTrain, arguments, program="recbase demo-train", description=DemoTrain.__doc__ or "")
-    log_to_terminal()
-    demo_train(options)
+COMMAND = Command("demo-train", DemoTrain, demo_train)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,8 +12,9 @@ import numpy as np
 from recbase_hf.catalog import ItemCatalog
 from recbase_hf.catalog.index_files import read_codes
 from recbase_hf.commands.build_catalog import load_tokenizer
-from recbase_hf.commands.options import log_to_terminal, resolve_folder
-from recbase_hf.config import option, parse_arguments, require_positive
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import resolve_folder
+from recbase_hf.config import option, require_positive
 from recbase_hf.data.tables import read_items
 from recbase_hf.data.vectors import read_vectors
 from recbase_hf.doctor import Diagnosis, diagnose, diagnose_catalogs
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
     from recbase_hf.auto import RecBaseTokenizer
 
-__all__ = ["ERROR_STATUS", "Doctor", "doctor", "main"]
-
-ERROR_STATUS = 2
-"""With which the command ends on an error, so that a gate can tell it from status 1, a table that is not fit."""
+__all__ = ["COMMAND", "Doctor", "doctor"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,6 @@ class Doctor:
     item_fields: tuple[str, ...] = option((), help="text columns, without --model; default text, else all of them")
     item_lead: str | None = option(None, help="sentence that opens every item's text, without --model")
     trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
-    json: str | None = option(None, help="file for all findings and figures")
     html: str | None = option(None, help="file for the report with plots and examples")
     fail_on: str = option(
         "fault",
@@ -93,8 +89,6 @@ def doctor(options: Doctor) -> Diagnosis:
         diagnosis = _of_encoded_items(options, tokenizer)
     else:
         diagnosis = _of_bare_items(options)
-    if options.json:
-        diagnosis.save_json(options.json)
     if options.html:
         diagnosis.save_html(options.html)
     return diagnosis
@@ -179,13 +173,12 @@ def _names(sources: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else [os.path.normpath(source) for source in sources]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, print the report, and end with the status that `Doctor` explains."""
-    options = parse_arguments(Doctor, arguments, program="recbase doctor", description=Doctor.__doc__ or "")
-    log_to_terminal()
+def run(options: Doctor) -> Answer:
+    """Diagnose; the answer is no where a finding is as bad as `fail_on`."""
     diagnosis = doctor(options)
-    print(diagnosis)
-    for path in filter(None, (options.json, options.html)):
-        print(f"\nreport: {path}")
-    if options.fail_on != "never" and SEVERITIES.index(diagnosis.worst) >= SEVERITIES.index(options.fail_on):
-        sys.exit(1)
+    text = str(diagnosis) + (f"\n\nreport: {options.html}" if options.html else "")
+    is_fit = options.fail_on == "never" or SEVERITIES.index(diagnosis.worst) < SEVERITIES.index(options.fail_on)
+    return Answer(text, diagnosis.to_dict(), is_yes=is_fit)
+
+
+COMMAND = Command("doctor", Doctor, run)

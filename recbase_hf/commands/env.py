@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["main"]
+from recbase_hf.commands.command import Answer, Command
+
+__all__ = ["COMMAND", "Env"]
 
 _PACKAGES = (
     "recbase-hf", "torch", "transformers", "accelerate", "datasets", "tokenizers", "peft", "huggingface_hub",
@@ -15,16 +16,37 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line each."""
-    argparse.ArgumentParser("recbase env", description="Print versions and hardware.").parse_args(arguments)
+@dataclass(frozen=True)
+class Env:
+    """Print versions and hardware."""
+
+
+def run(_options: Env) -> Answer:
+    """A line each."""
     import torch
 
-    print(f"python {platform.python_version()} on {platform.platform()}")
-    for name in _PACKAGES:
-        try:
-            print(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            print(f"{name} not installed")
+    versions = {name: _version(name) for name in _PACKAGES}
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    print(f"accelerator {accelerator or 'none'}, {torch.get_num_threads()} threads")
+    content = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "accelerator": None if accelerator is None else str(accelerator),
+        "threads": torch.get_num_threads(),
+    }
+    lines = [
+        f"python {content['python']} on {content['platform']}",
+        *(f"{name} {version or 'not installed'}" for name, version in versions.items()),
+        f"accelerator {accelerator or 'none'}, {content['threads']} threads",
+    ]
+    return Answer("\n".join(lines), content)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+COMMAND = Command("env", Env, run)

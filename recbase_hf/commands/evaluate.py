@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from recbase_hf.bundle import bundle_file, hash_of_weights
-from recbase_hf.commands.options import log_to_terminal, resolve_folder, vectors_for
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import resolve_folder, vectors_for
+from recbase_hf.config import option
 from recbase_hf.data.domain import Domain, ItemVectors, load_domain
 from recbase_hf.data.histories import with_known_order
 from recbase_hf.data.table_sources import find_table
@@ -42,7 +43,6 @@ from recbase_hf.evaluation.receipts import read_receipt, without_folder, write_r
 from recbase_hf.evaluation.run import RankerEntry, evaluate_rankers
 from recbase_hf.evaluation.task import CandidateTask, CatalogTask
 from recbase_hf.files import hash_of_json, read_json
-from recbase_hf.progress import is_main_process
 from recbase_hf.scoring.adaptation import LEAST_USERS
 from recbase_hf.scoring.calibration import Calibration, require_not_fitted_on
 from recbase_hf.share import Share
@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     from recbase_hf.scoring.scorer import RecBaseScorer
 
 __all__ = [
+    "COMMAND",
     "Evaluate",
     "Evaluation",
     "dataset_facts",
     "evaluate",
     "load_evaluation",
-    "main",
     "model_facts",
     "receipt_path",
 ]
@@ -390,13 +390,12 @@ def _warn_of_other_order(options: Evaluate, training: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, evaluate and print the table."""
-    options = parse_arguments(Evaluate, arguments, program="recbase evaluate", description=Evaluate.__doc__ or "")
-    log_to_terminal()
+def run(options: Evaluate) -> Answer:
+    """Evaluate and show the table; for programs the receipt."""
     from recbase_hf.training.launch import make_accelerator
 
     receipt = evaluate(options, Share.of(make_accelerator(mixed_precision="no")))
-    if is_main_process():
-        print(render_table(receipt))
-        print(f"\n* best  receipt: {receipt_path(options)}")
+    return Answer(f"{render_table(receipt)}\n\n* best  receipt: {receipt_path(options)}", receipt)
+
+
+COMMAND = Command("evaluate", Evaluate, run)

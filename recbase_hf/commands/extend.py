@@ -6,16 +6,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbase_hf.commands.options import log_to_terminal, resolve_folder, settings_of_training, vectors_for
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import resolve_folder, settings_of_training, vectors_for
+from recbase_hf.config import option
 from recbase_hf.data.domain import DomainVectors, load_domain_vectors
-from recbase_hf.training.checkpoints import require_writable
 
-__all__ = ["Extend", "extend", "main"]
+if TYPE_CHECKING:
+    from recbase_hf.finetuning.extension import ExtensionReport
+
+__all__ = ["COMMAND", "Extend", "extend"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +42,8 @@ class Extend:
     trust_remote_code: bool = option(False, help="let the encoder's repository run its own code (NV-Embed-v2 needs it)")
 
 
-def extend(options: Extend) -> Path:
-    """Extend and save; returns the folder.
+def extend(options: Extend) -> tuple[ExtensionReport, tuple[int, ...]]:
+    """Extend and save; returns what it did, and to which levels.
 
     Raises:
         DataError: a table or vectors cannot be used.
@@ -49,28 +52,26 @@ def extend(options: Extend) -> Path:
     """
     from recbase_hf.bundle import load_bundle, save_bundle
     from recbase_hf.finetuning.extension import extend_tokenizer
+    from recbase_hf.training.checkpoints import require_writable
 
     folder = Path(options.output)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds something already; name another --output, or delete it")
     require_writable(folder)
     model, tokenizer = load_bundle(options.model, device="cpu")
-    count = tokenizer.quantizer.config.num_levels
-    levels = options.levels or tuple(range(count // 2 + 1, count + 1))
+    levels = options.levels or _second_half(tokenizer.quantizer.config.num_levels)
     source = vectors_for(tokenizer, options.vectors, trust_remote_code=options.trust_remote_code)
     domains = [load_domain_vectors(resolve_folder(data), source) for data in options.data]
     vectors = {domain.name: np.asarray(domain.vectors, dtype=np.float32) for domain in domains}
     extended, report = extend_tokenizer(tokenizer, vectors, levels, inertia=options.inertia)
-    logger.info("%s", report)
     model.config.recbase = None  # of the old tokenizer; saving writes that of the new one
     facts = {"levels": list(levels), "inertia": options.inertia, "from": tokenizer.fingerprint, **asdict(report)}
     save_bundle(folder, model, extended, record=_record(options.model, extended.fingerprint, domains, facts))
-    logger.info("bundle in %s; next: recbase finetune --model %s --train-rows %s", folder, folder, _rows(levels))
-    return folder
+    return report, tuple(levels)
 
 
-def _rows(levels: Sequence[int]) -> str:
-    return " ".join(f"level-{level}" for level in levels)
+def _second_half(count: int) -> tuple[int, ...]:
+    return tuple(range(count // 2 + 1, count + 1))
 
 
 def _record(model: str, fingerprint: str, domains: Sequence[DomainVectors], facts: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +86,12 @@ def _record(model: str, fingerprint: str, domains: Sequence[DomainVectors], fact
     return {"settings": settings, "extended": facts}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and extend."""
-    options = parse_arguments(Extend, arguments, program="recbase extend", description=Extend.__doc__ or "")
-    log_to_terminal()
-    extend(options)
+def run(options: Extend) -> Answer:
+    """Extend, and say what it did."""
+    report, levels = extend(options)
+    rows = " ".join(f"level-{level}" for level in levels)
+    text = f"{report}\nbundle in {options.output}; next: recbase finetune --model {options.output} --train-rows {rows}"
+    return Answer(text, {"bundle": options.output, "levels": list(levels), **report.to_json()})
+
+
+COMMAND = Command("extend", Extend, run)

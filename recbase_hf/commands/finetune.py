@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbase_hf.adapters import Base
+from recbase_hf.bundle import located
+from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import (
     data_of_training,
-    log_to_terminal,
     require_same_settings,
     resolve_folder,
     settings_of_training,
     vectors_for,
 )
-from recbase_hf.config import option, parse_arguments, part_of
+from recbase_hf.config import option, part_of
 from recbase_hf.data.domain import ItemVectors
-from recbase_hf.finetuning.data import TuningData, UserSplit
-from recbase_hf.finetuning.settings import FineTuning
+from recbase_hf.files import read_json
+from recbase_hf.finetuning.settings import FineTuning, UserSplit
 
 if TYPE_CHECKING:
+    from recbase_hf.finetuning.data import TuningData
     from recbase_hf.training.probe import Probe
 
-__all__ = ["FineTune", "finetune", "main"]
+__all__ = ["COMMAND", "FineTune", "finetune"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
     from recbase_hf.finetuning.adapters import save_adapter
     from recbase_hf.finetuning.data import load_tuning_data
     from recbase_hf.finetuning.four_bits import four_bit_weights, keep_trainable
-    from recbase_hf.finetuning.run import fine_tune, gauc_in_words, kept_entry
+    from recbase_hf.finetuning.run import fine_tune, kept_entry
     from recbase_hf.training.checkpoints import require_writable
 
     is_full = options.method == "full"
@@ -118,7 +119,6 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
             _save_bundle(folder, tuned.model.config, tuned.weights, tokenizer, {"base": base.recorded(), **record})
         else:
             save_adapter(folder, tuned.wrapped, tuned.weights, base=base, record=record)
-        logger.info("%s\n%s in %s", gauc_in_words(tuned.log, tuning), "bundle" if is_full else "adapter", folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
@@ -126,7 +126,8 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
 
 def _name_of(model: str) -> str:
     """What an adapter calls its base: a Hub id as it is, a folder so that it is found from anywhere."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    folder = Path(located(model))
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def _settings(options: FineTune, data: TuningData, base: Base, *, is_full: bool) -> dict[str, Any]:
@@ -173,10 +174,9 @@ def _save_bundle(folder: Path, config: Any, weights: dict[str, Any], tokenizer: 
     save_bundle(folder, model, tokenizer, record=record)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and fine-tune."""
-    options = parse_arguments(FineTune, arguments, program="recbase finetune", description=FineTune.__doc__ or "")
-    log_to_terminal()
+def run(options: FineTune) -> Answer:
+    """Fine-tune, and say what it has brought and where the result is."""
+    from recbase_hf.finetuning.run import gauc_in_words, kept_entry
     from recbase_hf.training.launch import make_accelerator, told_to_launcher
 
     with told_to_launcher():
@@ -186,4 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trackers=options.trackers,
             folder=options.output,
         )
-        finetune(options, accelerator)
+        folder = finetune(options, accelerator)
+    record = read_json(folder / "training.json")
+    text = f"{gauc_in_words(record['log'], options)}\n{'bundle' if options.method == 'full' else 'adapter'} in {folder}"
+    content = {"folder": str(folder), "before": record["log"][0], "kept": kept_entry(record["log"], options)}
+    return Answer(text, content)
+
+
+COMMAND = Command("finetune", FineTune, run)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbase_hf.adapters import RECORD, merged_bundle
-from recbase_hf.bundle import bundle_file, save_bundle
-from recbase_hf.commands.options import log_to_terminal, settings_of_training
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.bundle import bundle_file
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import settings_of_training
+from recbase_hf.config import option
 from recbase_hf.files import read_json
-from recbase_hf.training.checkpoints import require_writable
 
-__all__ = ["Merge", "main", "merge"]
+__all__ = ["COMMAND", "Merge", "merge"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +38,23 @@ def merge(options: Merge) -> Path:
         FileNotFoundError: there is no such adapter, or no such base.
         ValueError: a file is damaged.
     """
+    from recbase_hf.adapters import merged_bundle
+    from recbase_hf.bundle import save_bundle
+    from recbase_hf.training.checkpoints import require_writable
+
     folder = Path(options.output)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds something already; name another --output, or delete it")
     require_writable(folder)
     model, tokenizer, base = merged_bundle(options.adapter, options.model)
     save_bundle(folder, model, tokenizer, record=_record(options.adapter, base))
-    logger.info("bundle in %s", folder)
     return folder
 
 
 def _record(adapter: str, base: str) -> dict[str, Any]:
     """How the merged weights came about: all that base and adapter have learned from."""
+    from recbase_hf.adapters import RECORD
+
     path = bundle_file(adapter, RECORD)
     record = {} if path is None else read_json(path)
     settings, before = dict(record.get("settings") or {}), settings_of_training(base)
@@ -63,8 +66,10 @@ def _record(adapter: str, base: str) -> dict[str, Any]:
     return {**record, "settings": settings, "merged": True}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and merge."""
-    options = parse_arguments(Merge, arguments, program="recbase merge", description=Merge.__doc__ or "")
-    log_to_terminal()
-    merge(options)
+def run(options: Merge) -> Answer:
+    """Merge, and say where the bundle is."""
+    folder = merge(options)
+    return Answer(f"bundle in {folder}", {"bundle": str(folder)})
+
+
+COMMAND = Command("merge", Merge, run)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import sys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from typing import Any
 
-from recbase_hf.config import option, parse_arguments, require_positive
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option, require_positive
 from recbase_hf.files import write_json
 from recbase_hf.language_model import MODEL_SIZES, qwen2_config
 from recbase_hf.modeling.token_layout import TokenLayout
@@ -18,21 +18,18 @@ from recbase_hf.planning.planned_run import PlannedRun
 from recbase_hf.shards.pack import Packing
 from recbase_hf.shards.packing import default_row_length, require_fitting
 
-__all__ = ["ERROR_STATUS", "PlanRun", "main", "plan"]
-
-ERROR_STATUS = 2
-"""With which the command ends on an error, so that a script can tell it from status 1, a run that does not fit."""
+__all__ = ["COMMAND", "PlanRun", "plan"]
 
 
 @dataclass(frozen=True)
 class PlanRun:
     """Plan a training: parameters, memory on each GPU by part, speed, hours and cost.
 
-    The model comes first (recbase plan 1.5b --gpus 8) or after --config (recbase plan --config 1.5b --gpus 8): tiny,
-    mini, base, base-paper or 1.5b. Any other --config is a YAML file with options. What is not said is as recbase
+    The size stands first (recbase plan 1.5b --gpus 8), or after --size or --config. What is not said is as recbase
     pretrain has it. The exit status is 0 if the run fits into the memory, 1 if it does not, 2 on an error.
     """
 
+    size: str = option(help="of the model: tiny, mini, base, base-paper or 1.5b", choices=tuple(MODEL_SIZES))
     num_levels: int = option(4, help="codes an item")
     codebook_size: int = option(1024, help="codes a level")
     max_items: int = option(Packing.max_items, help="items a training window")
@@ -98,63 +95,34 @@ class PlanRun:
         return PlannedRun(**{**values, "row_length": row_length})
 
 
-def plan(size: str, options: PlanRun) -> Plan:
-    """The plan of a model of `MODEL_SIZES`; it is also written where that is asked for."""
-    config = qwen2_config(size, options.layout, max_items=options.max_items)
+def plan(options: PlanRun) -> Plan:
+    """The plan; it is also written where that is asked for."""
+    config = qwen2_config(options.size, options.layout, max_items=options.max_items)
     planned = make_plan(config, options.planned_run())
     if options.output is not None:
-        write_json(options.output, {"size": size, **planned.to_dict()})
+        write_json(options.output, _content(options, planned))
     return planned
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and print the plan; ends with status 1 where it does not fit."""
-    sizes, rest = _take_sizes(list(sys.argv[1:] if arguments is None else arguments))
-    options = parse_arguments(PlanRun, rest, program="recbase plan", description=PlanRun.__doc__ or "")
-    if len(sizes) != 1:
-        many = f"one model at a time, not {' and '.join(sizes)}" if sizes else "which model"
-        raise ValueError(f"{many}: --config {', '.join(MODEL_SIZES)}")
-    planned = plan(sizes[0], options)
-    print("\n".join(_lines(sizes[0], planned)))
-    if not planned.fits:
-        sys.exit(1)
+def run(options: PlanRun) -> Answer:
+    """Plan; the answer is no where the run does not fit."""
+    planned = plan(options)
+    return Answer("\n".join(_lines(options.size, planned)), _content(options, planned), is_yes=planned.fits)
 
 
-# ---- which model -----------------------------------------------------------------------------------------------------
+def _content(options: PlanRun, planned: Plan) -> dict[str, Any]:
+    return {"size": options.size, **planned.to_dict()}
 
 
-def _take_sizes(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Sizes that stand first or after `--config`, and the other arguments.
+class _PlanCommand(Command):
+    """A size is a configuration too: `--config 1.5b` is `--size 1.5b`, unless it is the path of a file."""
 
-    Raises:
-        ValueError: a `--config` is neither a size nor a file.
-    """
-    sizes, rest = [], []
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--config", *arguments]
-    words = iter(arguments)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag != "--config":
-            rest.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if value in MODEL_SIZES:
-            sizes.append(value)
-        else:
-            _require_file(value)
-            rest.append(f"--config={value}")
-    return sizes, rest
-
-
-def _require_file(name: str) -> None:
-    if Path(name).is_file():
-        return
-    near = difflib.get_close_matches(name.lower(), MODEL_SIZES, n=2, cutoff=0.5)
-    meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(
-        f"--config {name} is neither a configuration ({', '.join(MODEL_SIZES)}) nor a file with options{meant}"
-    )
+    def __call__(self, arguments: Sequence[str]) -> None:
+        """Parse, run and print."""
+        joined = "\0".join(arguments)
+        for size in MODEL_SIZES:
+            joined = re.sub(rf"--config[=\0]{re.escape(size)}(?=\0|$)", f"--size={size}", joined)
+        super().__call__(joined.split("\0") if joined else [])
 
 
 # ---- the text --------------------------------------------------------------------------------------------------------
@@ -208,3 +176,6 @@ def _speed(planned: Plan) -> list[str]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:,.2f} GiB"
+
+
+COMMAND = _PlanCommand("plan", PlanRun, run, positional=("size",))

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import (
     DataOptions,
     data_of_training,
     items_of_training,
-    log_to_terminal,
     require_same_settings,
     resolve_folder,
     vectors_for,
 )
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
-from recbase_hf.config import option, parse_arguments, part_of
+from recbase_hf.config import option, part_of
+from recbase_hf.files import read_json
 from recbase_hf.language_model import MODEL_SIZES
 from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.shards.pack import Packing, pack_domains
 from recbase_hf.shards.token_shards import TokenShards, files_of
 from recbase_hf.share import Share
-from recbase_hf.training.pretrain import train_language_model
 from recbase_hf.training.settings import Pretraining
 
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
     from recbase_hf.training.probe import Probe
 
-__all__ = ["Pretrain", "main", "pretrain"]
+__all__ = ["COMMAND", "Pretrain", "pretrain"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     from recbase_hf.quantizers.geometry import code_vectors
     from recbase_hf.training.card import kept_entry, overfitting_remark, training_card
     from recbase_hf.training.checkpoints import require_writable, whole_weights
+    from recbase_hf.training.pretrain import train_language_model
 
     if accelerator.is_main_process:
         require_writable(options.output)
@@ -148,7 +148,6 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
         record = {"settings": settings, "parameters": parameters, "targets": targets, "log": log}
         record["trained_targets"] = kept_entry(log, settings)["trained_targets"]
         save_bundle(folder, model, tokenizer, card=card, record=record)
-        logger.info("model in %s", folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return folder
@@ -228,10 +227,8 @@ def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
     return folder
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and train."""
-    options = parse_arguments(Pretrain, arguments, program="recbase pretrain", description=Pretrain.__doc__ or "")
-    log_to_terminal()
+def run(options: Pretrain) -> Answer:
+    """Train, and say where the bundle is."""
     from recbase_hf.training.launch import make_accelerator, told_to_launcher
 
     with told_to_launcher():
@@ -241,4 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trackers=options.trackers,
             folder=options.output,
         )
-        pretrain(options, accelerator)
+        folder = pretrain(options, accelerator)
+    content = {"bundle": str(folder), "last": read_json(folder / "training.json")["log"][-1]}
+    return Answer(f"bundle in {folder}", content)
+
+
+COMMAND = Command("pretrain", Pretrain, run)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from recbase_hf.commands.card import CardFlags
-from recbase_hf.commands.options import log_to_terminal
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option
 from recbase_hf.publishing.push import Push as Published
 from recbase_hf.publishing.push import push_folder
 
-__all__ = ["Push", "main", "push"]
+__all__ = ["COMMAND", "Push", "push"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +43,10 @@ def push(options: Push) -> Published:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, publish and say what went."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for place, flag in enumerate(("--folder", "--repo")):
-        if len(arguments) > 2 * place and not arguments[2 * place].startswith("-"):
-            arguments.insert(2 * place, flag)
-        else:
-            break
-    options = parse_arguments(Push, arguments, program="recbase push", description=Push.__doc__ or "")
-    log_to_terminal()
-    print(push(options))
+def run(options: Push) -> Answer:
+    """Publish and say what went."""
+    published = push(options)
+    return Answer(str(published), asdict(published))
+
+
+COMMAND = Command("push", Push, run, positional=("folder", "repo"))

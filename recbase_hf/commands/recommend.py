@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from recbase_hf.catalog import ItemCatalog
-from recbase_hf.commands.options import log_to_terminal
-from recbase_hf.config import option, parse_arguments
-from recbase_hf.scoring.scorer import RecBaseScorer
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option
 
-__all__ = ["Recommend", "main"]
+if TYPE_CHECKING:
+    from recbase_hf.scoring.scorer import Recommendation
+
+__all__ = ["COMMAND", "Recommend", "recommend"]
 
 
 @dataclass(frozen=True)
@@ -30,24 +31,29 @@ class Recommend:
     exclude: tuple[str, ...] = option((), help="item ids that must not come back, beside those of the history")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, recommend and print."""
-    options = parse_arguments(Recommend, arguments, program="recbase recommend", description=Recommend.__doc__ or "")
-    log_to_terminal()
-    scorer = RecBaseScorer.from_pretrained(options.model, memory_budget=options.memory_budget)
-    if options.adapter is not None:
-        scorer.load_adapter(options.adapter, options.adapter)
-        scorer.set_adapter(options.adapter)
-    catalog = ItemCatalog.from_pretrained(options.catalog, tokenizer=scorer.tokenizer)
-    found = scorer.recommend(
+def recommend(options: Recommend) -> list[Recommendation]:
+    """The items, best first; errors as `RecBaseScorer.recommend` has them."""
+    from recbase_hf.catalog import ItemCatalog
+    from recbase_hf.commands.score import load_scorer
+
+    scorer = load_scorer(options.model, options.adapter, memory_budget=options.memory_budget)
+    return scorer.recommend(
         options.history,
         options.k,
-        catalog=catalog,
+        catalog=ItemCatalog.from_pretrained(options.catalog, tokenizer=scorer.tokenizer),
         method=options.method,  # type: ignore[arg-type]
         alpha=options.alpha,
         search=options.search,  # type: ignore[arg-type]
         num_beams=options.num_beams,
         exclude=options.exclude,
     )
-    for item in found:
-        print(f"{item.score:9.3f}  {item.item_id}  {item.title}")
+
+
+def run(options: Recommend) -> Answer:
+    """Recommend, a line an item."""
+    found = recommend(options)
+    lines = [f"{item.score:9.3f}  {item.item_id}  {item.title}" for item in found]
+    return Answer("\n".join(lines), {"items": [item._asdict() for item in found]})
+
+
+COMMAND = Command("recommend", Recommend, run)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option
 from recbase_hf.evaluation.comparison import read_sets
 from recbase_hf.evaluation.report import render_html, render_markdown
 from recbase_hf.files import atomic_file
 
-__all__ = ["Report", "main", "report"]
+__all__ = ["COMMAND", "Report", "report"]
 
 RENDERERS = {".html": render_html, ".md": render_markdown}
 
@@ -45,11 +44,11 @@ def report(options: Report) -> str:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, and print or write the report."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--receipts")
-    options = parse_arguments(Report, arguments, program="recbase report", description=Report.__doc__ or "")
+def run(options: Report) -> Answer:
+    """Print or write the report."""
     text = report(options)
-    print(text if options.output is None else f"report: {options.output}")
+    content = {"file": options.output, "text": text}
+    return Answer(text if options.output is None else f"report: {options.output}", content)
+
+
+COMMAND = Command("report", Report, run, positional=("receipts",))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbase_hf.commands.options import EMBEDDED, log_to_terminal, resolve_folder
-from recbase_hf.config import option, parse_arguments
+from recbase_hf.bundle import located
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.commands.options import EMBEDDED, resolve_folder
+from recbase_hf.config import option
 from recbase_hf.errors import DataError, FingerprintMismatchError
 from recbase_hf.evaluation.comparison import differing, read_sets
 from recbase_hf.evaluation.reproduction import OUTSIDE, compare, render_comparisons
@@ -18,10 +18,7 @@ from recbase_hf.evaluation.reproduction import OUTSIDE, compare, render_comparis
 if TYPE_CHECKING:
     from recbase_hf.commands.evaluate import Evaluate
 
-__all__ = ["ERROR_STATUS", "Rerun", "main", "rerun"]
-
-ERROR_STATUS = 2
-"""With which the command ends on an error, so that a gate can tell it from status 1, figures that do not come out."""
+__all__ = ["COMMAND", "Rerun", "rerun"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def _options(options: Rerun, before: dict[str, Any]) -> Evaluate:
 
 def _here(what: str, name: str) -> str:
     """The name that a receipt holds, if there is such a folder."""
-    if name.startswith(EMBEDDED) or Path(name).is_dir():
+    if name.startswith(EMBEDDED) or Path(located(name)).is_dir():
         return name
     raise ValueError(f"the {what} of the receipt, {name}, is no folder here; say where it lies with --{what}")
 
@@ -120,21 +117,25 @@ def _require_same_model(found: dict[str, Any], model: dict[str, Any]) -> None:
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, evaluate, print what came out, and end with the status that `Rerun` explains."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--receipt")
-    options = parse_arguments(Rerun, arguments, program="recbase rerun", description=Rerun.__doc__ or "")
-    log_to_terminal()
+def run(options: Rerun) -> Answer:
+    """Evaluate and say what came out; the answer is no where a figure is outside the receipt's interval."""
     before, after = rerun(options)
     comparisons = compare(before, after)
-    print(render_comparisons(comparisons))
-    print()
-    for part in ("protocol", "versions", "hardware"):
-        for difference in differing(before[part], after[part]):
-            print(f"not as it was: {difference}")
+    differences = [
+        difference
+        for part in ("protocol", "versions", "hardware")
+        for difference in differing(before[part], after[part])
+    ]
     verdicts = Counter(comparison.verdict for comparison in comparisons)
-    print(f"{options.receipt}: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
-    if verdicts[OUTSIDE]:
-        sys.exit(1)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    lines = [render_comparisons(comparisons), "", *(f"not as it was: {difference}" for difference in differences)]
+    content = {
+        "verdicts": dict(verdicts),
+        "figures": [{**asdict(comparison), "verdict": comparison.verdict} for comparison in comparisons],
+        "differences": differences,
+    }
+    text = "\n".join([*lines, f"{options.receipt}: {counts}"])
+    return Answer(text, content, is_yes=not verdicts[OUTSIDE])
+
+
+COMMAND = Command("rerun", Rerun, run, positional=("receipt",))

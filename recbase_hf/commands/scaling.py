@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbase_hf.config import option, parse_arguments, require_positive
+from recbase_hf.commands.command import Answer, Command
+from recbase_hf.config import option, require_positive
 from recbase_hf.files import atomic_file, write_json
 from recbase_hf.planning.scaling_law import fit_scaling_law
 from recbase_hf.planning.scaling_report import ScalingReport
 from recbase_hf.planning.trained_runs import COUNTS, read_runs
 
-__all__ = ["Scaling", "main", "scaling"]
+__all__ = ["COMMAND", "Scaling", "scaling"]
 
 COUNTED = {"tokens": "tokens trained on", "data": "distinct tokens", "parameters": "tokens trained on"}
 
@@ -68,12 +67,11 @@ def scaling(options: Scaling) -> ScalingReport:
     return report
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, and print or write the law."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--runs")
-    options = parse_arguments(Scaling, arguments, program="recbase scaling", description=Scaling.__doc__ or "")
-    print("\n".join(scaling(options).lines()))
-    if options.output is not None:
-        print(f"\nscaling law: {options.output}")
+def run(options: Scaling) -> Answer:
+    """Print or write the law."""
+    law = scaling(options)
+    lines = law.lines() + ([f"\nscaling law: {options.output}"] if options.output is not None else [])
+    return Answer("\n".join(lines), law.to_dict())
+
+
+COMMAND = Command("scaling", Scaling, run, positional=("runs",))

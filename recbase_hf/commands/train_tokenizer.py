@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import (
     DataOptions,
     TextOptions,
     load_item_vectors,
-    log_to_terminal,
     require_same_settings,
 )
-from recbase_hf.config import option, parse_arguments, part_of
+from recbase_hf.config import option, part_of
 from recbase_hf.files import atomic_folder, write_json
 from recbase_hf.quantizers.training import QuantizerTraining
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from recbase_hf.auto import QuantizerConfig, RecBaseTokenizer
     from recbase_hf.data.domain import DomainVectors
 
-__all__ = ["TrainTokenizer", "main", "train_tokenizer"]
+__all__ = ["COMMAND", "TrainTokenizer", "train_tokenizer"]
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +157,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and train."""
-    options = parse_arguments(
-        TrainTokenizer, arguments, program="recbase train-tokenizer", description=TrainTokenizer.__doc__ or ""
-    )
-    log_to_terminal()
+def run(options: TrainTokenizer) -> Answer:
+    """Train, and say where the tokenizer is."""
     from recbase_hf.training.launch import make_accelerator
 
     accelerator = make_accelerator(mixed_precision="no")
-    train_tokenizer(options, accelerator)
+    folder = train_tokenizer(options, accelerator)
     accelerator.end_training()
+    return Answer(f"tokenizer in {folder}", {"tokenizer": str(folder)})
+
+
+COMMAND = Command("train-tokenizer", TrainTokenizer, run)

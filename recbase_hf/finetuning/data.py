@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from recbase_hf.catalog import ItemCatalog
-from recbase_hf.config import option
 from recbase_hf.data.domain import Domain, ItemVectors, load_domain
 from recbase_hf.data.histories import Histories
 from recbase_hf.errors import DataError
 from recbase_hf.evaluation.protocols import leave_last_out
 from recbase_hf.finetuning.examples import ClickExamples, ClickSource
 from recbase_hf.finetuning.impressions import read_shown
-from recbase_hf.finetuning.settings import VALIDATION, FineTuning
+from recbase_hf.finetuning.settings import VALIDATION, FineTuning, UserSplit
 from recbase_hf.shards.packing import default_row_length, pack_histories, require_fitting
 from recbase_hf.shards.token_shards import ShardedRows
 from recbase_hf.training.probe import NEGATIVES, Probe
@@ -30,41 +29,7 @@ from recbase_hf.training.probe import NEGATIVES, Probe
 if TYPE_CHECKING:
     from recbase_hf.auto import RecBaseTokenizer
 
-__all__ = ["Judge", "TuningData", "UserSplit", "load_tuning_data"]
-
-
-@dataclass(frozen=True)
-class UserSplit:
-    """Who is learned from, and what of them."""
-
-    max_items: int | None = option(None, help="items a training window; default 100, or as many as the model reads")
-    row_length: int | None = option(None, help="tokens a packed row; default two full windows, or 512 tokens")
-    max_users: int = option(0, help="users of each data set that are learned from, drawn at random; 0 takes all")
-    validation_share: float = option(0.05, help="of the users, held out to be judged by")
-    judged_users: int = option(500, help="held-out users of each data set, at most, whose last items are predicted")
-    hold_out_last: int = option(
-        1,
-        help="newest events of every user that are not learned from, so that recbase evaluate on the same data is "
-        "honest; 0 for a model that goes live",
-    )
-    unordered_events: str = option(
-        "error",
-        help="what to do with events that lack their place in an otherwise ordered history",
-        choices=("error", "drop"),
-    )
-    seed: int = option(0, help="of everything that is drawn")
-
-    def __post_init__(self) -> None:
-        for name in ("max_items", "row_length"):
-            if getattr(self, name) is not None and getattr(self, name) < 2:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 2, one item to predict the other")
-        for name in ("max_users", "hold_out_last"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share is {self.validation_share}; give a share above 0 and below 1")
-        if self.judged_users < 1:
-            raise ValueError(f"judged_users is {self.judged_users}; give at least 1")
+__all__ = ["Judge", "TuningData", "load_tuning_data"]
 
 
 class Judge(Probe):

@@ -1,4 +1,4 @@
-"""How a bundle is fine-tuned: the options of `recbase finetune` that belong to the training itself."""
+"""How a bundle is fine-tuned, and on whom: options of `recbase finetune`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 from recbase_hf.config import option, require_positive
 from recbase_hf.training.settings import Pretraining
 
-__all__ = ["METHODS", "OBJECTIVES", "TARGETS", "VALIDATION", "FineTuning"]
+__all__ = ["METHODS", "OBJECTIVES", "TARGETS", "VALIDATION", "FineTuning", "UserSplit"]
 
 METHODS = ("lora", "embeddings", "full")
 OBJECTIVES = ("next-item", "ctr", "both")
@@ -93,6 +93,40 @@ class FineTuning(Pretraining):
         """Minus the GAUC of the held-out users' last items, the mean of the data sets."""
         value = validation_gauc(entry)
         return None if value is None else -value
+
+
+@dataclass(frozen=True)
+class UserSplit:
+    """Who is learned from, and what of them."""
+
+    max_items: int | None = option(None, help="items a training window; default 100, or as many as the model reads")
+    row_length: int | None = option(None, help="tokens a packed row; default two full windows, or 512 tokens")
+    max_users: int = option(0, help="users of each data set that are learned from, drawn at random; 0 takes all")
+    validation_share: float = option(0.05, help="of the users, held out to be judged by")
+    judged_users: int = option(500, help="held-out users of each data set, at most, whose last items are predicted")
+    hold_out_last: int = option(
+        1,
+        help="newest events of every user that are not learned from, so that recbase evaluate on the same data is "
+        "honest; 0 for a model that goes live",
+    )
+    unordered_events: str = option(
+        "error",
+        help="what to do with events that lack their place in an otherwise ordered history",
+        choices=("error", "drop"),
+    )
+    seed: int = option(0, help="of everything that is drawn")
+
+    def __post_init__(self) -> None:
+        for name in ("max_items", "row_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 2:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 2, one item to predict the other")
+        for name in ("max_users", "hold_out_last"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share is {self.validation_share}; give a share above 0 and below 1")
+        if self.judged_users < 1:
+            raise ValueError(f"judged_users is {self.judged_users}; give at least 1")
 
 
 def validation_gauc(entry: Mapping[str, float]) -> float | None:

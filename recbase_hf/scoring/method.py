@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["ScoreMethod", "SearchMethod", "accumulation_dtype", "checked_alpha", "checked_beams", "checked_method"]
 
@@ -37,6 +38,8 @@ def checked_alpha(alpha: float) -> float:
 
 def accumulation_dtype(model: Any) -> torch.dtype:
     """Log-probabilities are summed in float32 at least: bfloat16 would keep three digits and reorder candidates."""
+    import torch
+
     return torch.promote_types(model.dtype, torch.float32)
 
 

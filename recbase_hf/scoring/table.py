@@ -28,7 +28,7 @@ from recbase_hf.scoring.table_rows import LongTable, LongTableSource, as_schema,
 if TYPE_CHECKING:
     from recbase_hf.scoring.scorer import RecBaseScorer
 
-__all__ = ["score_table"]
+__all__ = ["hash_of_catalog", "hash_of_model", "score_table"]
 
 _DIGITS = "[0-9]" * 5
 
@@ -86,8 +86,8 @@ def score_table(
     _require_columns(rows)
     settings = {
         "tokenizer": scorer.tokenizer.fingerprint,
-        "model": _hash_of_model(scorer.model),
-        "catalog": _hash_of_catalog(catalog),
+        "model": hash_of_model(scorer.model),
+        "catalog": hash_of_catalog(catalog),
         **options,
         "table": rows.identity,
         "rows": rows.num_rows,
@@ -258,7 +258,7 @@ def _is_list_of_ids(kind: pa.DataType) -> bool:
     return is_text or pa.types.is_integer(value) or pa.types.is_null(value)
 
 
-def _hash_of_model(model: Any) -> str:
+def hash_of_model(model: Any) -> str:
     """Hash of all weights, of how they are put together, and of which adapters are active."""
     import torch
 
@@ -270,7 +270,7 @@ def _hash_of_model(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _hash_of_catalog(catalog: ItemCatalog) -> str:
+def hash_of_catalog(catalog: ItemCatalog) -> str:
     digest = hashlib.sha256(f"{catalog.fingerprint} {catalog.codebook_size} {catalog.codes.shape}".encode())
     digest.update(np.ascontiguousarray(catalog.codes, dtype="<i8").data)
     digest.update(json.dumps(catalog.item_ids).encode())

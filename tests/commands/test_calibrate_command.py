@@ -34,7 +34,7 @@ def error_of(*arguments: str | Path) -> str:
     """The one line with which `recbase calibrate` ends."""
     with pytest.raises(SystemExit) as end:
         recbase("calibrate", *arguments)
-    message = end.value.code
+    message = str(end.value)
     assert isinstance(message, str)
     assert "\n" not in message
     return message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -48,13 +50,32 @@ def test_wrong_names_delimiters_and_folders_are_said(log, tmp_path):
         from_csv(log, tmp_path / "shop", "--texts", "title")
     with pytest.raises(SystemExit, match="is the delimiter right"):
         from_csv(log, tmp_path / "shop", "--texts", "name", "--delimiter", ",")
-    with pytest.raises(SystemExit, match="name the columns of the log"):
-        from_csv(log, tmp_path / "shop")
+    nameless = log.with_name("nameless.csv")
+    nameless.write_text(LOG.replace("name", "what"))
+    with pytest.raises(SystemExit, match="which columns are the texts of the items"):
+        from_csv(nameless, tmp_path / "shop")
     from_csv(log, tmp_path / "shop", "--texts", "name")
     with pytest.raises(SystemExit, match="holds a data set already"):
         from_csv(log, tmp_path / "shop", "--texts", "name")
     with pytest.raises(SystemExit, match="there is no data set 'moovielens'"):
         main(["data", "prepare", "moovielens", "--raw", str(tmp_path), "--out", str(tmp_path / "x")])
+
+
+def test_columns_are_recognized_by_their_names_and_said(log, tmp_path, capsys):
+    main(["data", "from-csv", str(log), "--out", str(tmp_path / "shop")])
+    assert "user_id is 'buyer', item_id is 'sku', timestamp is 'when'" in capsys.readouterr().out
+    assert json.loads((tmp_path / "shop" / "dataset.json").read_text())["name"] == "shop"
+    from_csv(log, tmp_path / "named", "--texts", "name")
+    for table in ("items.parquet", "interactions.parquet"):
+        assert pq.read_table(tmp_path / "shop" / table).equals(pq.read_table(tmp_path / "named" / table))
+
+
+def test_files_that_do_not_match_are_refused_with_examples(log, tmp_path):
+    items = tmp_path / "products.csv"
+    items.write_text("id;title\nA1;Chess\n")
+    with pytest.raises(SystemExit, match=r"none of the 3 .* they have '001', '002', '003', the item table has 'A1'"):
+        main(["data", "from-csv", str(log), "--items", str(items), "--out", str(tmp_path / "shop")])
+    assert not (tmp_path / "shop").exists()
 
 
 def test_the_check_fails_on_errors(tmp_path, capsys):

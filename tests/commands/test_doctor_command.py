@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recbase_hf import ItemCatalog, cli
-from recbase_hf.commands.doctor import main
-from recbase_hf.errors import DataError
 from tiny_world import HashEncoder, make_items, make_tokenizer
 
 
@@ -25,12 +25,23 @@ def write_table(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def doctor(*arguments: str | Path) -> int:
-    """The exit status."""
+def doctor(*arguments: str | Path, json_into: Path | None = None) -> int:
+    """The exit status; `json_into` takes what `--json` prints."""
+    command = ["doctor", *map(str, arguments)]
+    if json_into is None:
+        return recbase(*command)
+    with redirect_stdout(io.StringIO()) as printed:
+        status = recbase(*command, "--json")
+    json_into.write_text(printed.getvalue())
+    return status
+
+
+def recbase(*arguments: str) -> int:
+    """The exit status of the whole command line."""
     try:
-        main([str(argument) for argument in arguments])
+        cli.main(arguments)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        return end.code
     return 0
 
 
@@ -87,10 +98,11 @@ def write_codes(path: Path, codes: np.ndarray) -> Path:
 
 
 def test_items_alone_are_judged_before_training(toys, tmp_path, capsys):
-    assert doctor("--items", toys, "--json", tmp_path / "doctor.json") == 0
+    assert doctor("--items", toys, json_into=tmp_path / "doctor.json") == 0
     found = verdicts(tmp_path / "doctor.json")
     assert found["toys", "empty texts"] == "ok"
     assert found["toys", "semantic IDs"] == "not measured"
+    assert doctor("--items", toys) == 0
     assert "NOT MEASURED" in capsys.readouterr().out
 
 
@@ -104,7 +116,7 @@ def test_vectors_beside_the_table_are_used(tmp_path):
     pq.write_table(
         pa.table({"item_id": [item["item_id"] for item in items[:20]]}), tmp_path / "hats/minilm_ids.parquet"
     )
-    status = doctor("--items", tmp_path / "hats", "--vectors", "minilm", "--json", tmp_path / "doctor.json")
+    status = doctor("--items", tmp_path / "hats", "--vectors", "minilm", json_into=tmp_path / "doctor.json")
     assert status == 0
     assert verdicts(tmp_path / "doctor.json") == {
         ("hats", "left out"): "not measured",
@@ -118,9 +130,9 @@ def test_vectors_beside_the_table_are_used(tmp_path):
 
 def test_a_catalog_is_judged_alone_and_with_its_tokenizer(catalog_folder, tokenizer_folder, tmp_path):
     report = tmp_path / "doctor.json"
-    doctor("--catalog", catalog_folder, "--json", report)
+    doctor("--catalog", catalog_folder, json_into=report)
     assert verdicts(report)["toys", "reconstruction"] == "not measured"
-    doctor("--catalog", catalog_folder, "--model", tokenizer_folder, "--json", report)
+    doctor("--catalog", catalog_folder, "--model", tokenizer_folder, json_into=report)
     assert verdicts(report)["toys", "reconstruction"] != "not measured"
 
 
@@ -128,7 +140,7 @@ def test_items_are_encoded_by_a_model_and_those_without_text_are_reported(tmp_pa
     items = make_items(40)
     items[7]["title"] = ""
     table = write_table(tmp_path / "toys.csv", items)
-    doctor("--items", table, "--model", tokenizer_folder, "--json", tmp_path / "doctor.json")
+    doctor("--items", table, "--model", tokenizer_folder, json_into=tmp_path / "doctor.json")
     found = verdicts(tmp_path / "doctor.json")
     assert found["toys", "empty texts"] == "fault"
     assert found["toys", "left out"] == "not measured"
@@ -139,8 +151,8 @@ def test_items_are_encoded_by_a_model_and_those_without_text_are_reported(tmp_pa
 def test_published_codes_are_judged(toys, tmp_path, name, capsys):
     codes = write_codes(tmp_path / name, codes_of(40, collide=True))
     report = tmp_path / "doctor.json"
-    status = doctor("--items", toys, "--codes", codes, "--codebook-size", 16, "--json", report)
-    assert status == 1
+    judged = ("--items", toys, "--codes", codes, "--codebook-size", 16)
+    assert doctor(*judged, json_into=report) == doctor(*judged) == 1
     assert verdicts(report)["toys", "collisions"] == "fault"
     assert json.loads(report.read_text())["codebook_size"] == 16
     assert "20 items (50.0 %) with 19 different texts" in capsys.readouterr().out
@@ -150,14 +162,14 @@ def test_several_tables_are_judged_together(toys, tmp_path):
     other = write_table(tmp_path / "hats" / "items.csv", make_items(40))
     codes = write_codes(tmp_path / "codes.csv", codes_of(40, collide=False))
     report = tmp_path / "doctor.json"
-    doctor("--items", toys, other, "--codes", codes, codes, "--codebook-size", 16, "--json", report)
+    doctor("--items", toys, other, "--codes", codes, codes, "--codebook-size", 16, json_into=report)
     assert {subject for subject, _ in verdicts(report)} == {"toys", "hats", "all tables"}
     assert json.loads(report.read_text())["joint"]["level_one"]["bits"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_folders_of_one_name_are_told_apart_by_their_path(toys, tmp_path):
     write_table(tmp_path / "toys" / "items.csv", make_items(5))
-    doctor("--items", toys, tmp_path / "toys", "--json", tmp_path / "doctor.json")
+    doctor("--items", toys, tmp_path / "toys", json_into=tmp_path / "doctor.json")
     assert {str(toys), str(tmp_path / "toys")} < {subject for subject, _ in verdicts(tmp_path / "doctor.json")}
 
 
@@ -219,19 +231,13 @@ def test_errors_and_faults_end_with_different_statuses(toys, tmp_path, monkeypat
     ]:
         assert recbase(*arguments) == status
         assert complaint in capsys.readouterr().err
-    for error, complaint in [(KeyboardInterrupt(), "interrupted"), (RuntimeError("broken"), "Traceback")]:
+    for error, status, complaint in [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("broken"), 2, "Traceback"),
+    ]:
         monkeypatch.setattr("recbase_hf.commands.doctor.doctor", raising(error))
-        assert recbase(*judged) == 2
+        assert recbase(*judged) == status
         assert complaint in capsys.readouterr().err
-
-
-def recbase(*arguments: str) -> int:
-    """The exit status of the whole command line."""
-    try:
-        cli.main(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -252,21 +258,21 @@ def test_index_files_that_count_from_1_are_judged_where_that_is_said(toys, tmp_p
     index.write_text(json.dumps({str(int(key) + 1): codes for key, codes in json.loads(index.read_text()).items()}))
     flags = ["--items", str(toys), "--codes", str(index), "--codebook-size", "16"]
     assert doctor(*flags, "--first-key", "1", "--fail-on", "never") == 0
-    with pytest.raises(DataError, match="--first-key 1"):
-        main(flags)
+    with pytest.raises(SystemExit, match="--first-key 1"):
+        cli.main(["doctor", *flags])
 
 
 def test_bad_tables_are_named(toys, tmp_path):
     nameless = write_table(tmp_path / "nameless.csv", [{"id": "a", "title": "Chess"}])
-    with pytest.raises(DataError, match=r"nameless\.csv: no column 'item_id'"):
-        main(["--items", str(nameless)])
+    with pytest.raises(SystemExit, match=r"nameless\.csv: no column 'item_id'"):
+        cli.main(["doctor", "--items", str(nameless)])
     empty = tmp_path / "empty.csv"
     empty.write_text("item_id,title\n")
-    with pytest.raises(DataError, match="no rows"):
-        main(["--items", str(empty)])
+    with pytest.raises(SystemExit, match="no rows"):
+        cli.main(["doctor", "--items", str(empty)])
     codes = write_codes(tmp_path / "codes.csv", codes_of(40, collide=False))
-    with pytest.raises(DataError, match=r"codes\.csv"):
-        main(["--items", str(toys), "--codes", str(codes), "--codebook-size", "8"])
+    with pytest.raises(SystemExit, match=r"codes\.csv"):
+        cli.main(["doctor", "--items", str(toys), "--codes", str(codes), "--codebook-size", "8"])
     short = write_codes(tmp_path / "short.csv", codes_of(39, collide=False))
-    with pytest.raises(DataError, match="item-39"):
-        main(["--items", str(toys), "--codes", str(short), "--codebook-size", "16"])
+    with pytest.raises(SystemExit, match="item-39"):
+        cli.main(["doctor", "--items", str(toys), "--codes", str(short), "--codebook-size", "16"])

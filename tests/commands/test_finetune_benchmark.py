@@ -32,14 +32,14 @@ def test_a_receipt_has_all_rankers_and_the_table_is_made_of_it(tmp_path):
     pq.write_table(pa.table({"item_id": [item["item_id"] for item in items]}), shop / "minilm_ids.parquet")
     np.save(shop / "minilm_f16.npy", np.random.default_rng(0).normal(size=(40, WIDTH)).astype(np.float16))
     given = ["--model", base, "--data", shop, "--vectors", "minilm", "--receipts", tmp_path / "receipts"]
-    given += ["--users", "20", "--epochs", "1", "--max-items", "8", "--test-users", "20", "--catalog-test-users", "10"]
+    given += ["--users", "55", "--epochs", "1", "--max-items", "8", "--test-users", "20", "--catalog-test-users", "10"]
     done = run(*given)
     assert done.returncode == 0, done.stderr
     (receipt,) = (tmp_path / "receipts").glob("*.json")
     content = json.loads(receipt.read_text())
-    assert receipt.name == "shop-20.json"
-    assert content["learning_users"] == 20
-    assert [row["name"] for row in content["rows"]] == ["zero-shot", "LoRA", "full fine-tuning", "SASRec"]
+    assert receipt.name == "shop-55.json"
+    assert content["learning_users"] == 55
+    assert [row["name"] for row in content["rows"]] == ["no model", "zero-shot", "LoRA", "full fine-tuning", "SASRec"]
     for row in content["rows"]:
         for figures in row["figures"].values():
             assert set(figures) == {"gauc", "recall@10", "ndcg@10"}

@@ -64,8 +64,8 @@ def pretrain(*flags: str | Path) -> None:
 def error_of(*flags: str | Path) -> str:
     with pytest.raises(SystemExit) as end:
         pretrain(*flags)
-    assert isinstance(end.value.code, str), "a string is printed on standard error and gives status 1"
-    return end.value.code
+    assert end.value.code == 2
+    return str(end.value)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -16,13 +16,21 @@ from recbase_hf.commands.evaluate import Evaluate, evaluate
 from tiny_world import HashEncoder, make_items, make_model, make_tokenizer
 
 
-def recbase(*arguments: str | Path) -> int | str:
-    """The exit status, or the message of the error with which the command ends."""
+def recbase(*arguments: str | Path) -> int:
+    """The exit status."""
     try:
         cli.main([str(argument) for argument in arguments])
     except SystemExit as end:
-        return end.code or 0
+        return end.code
     return 0
+
+
+def failure_of(*arguments: str | Path) -> str:
+    """The message of the error with which the command ends."""
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(argument) for argument in arguments])
+    assert end.value.code == 2
+    return str(end.value)
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
@@ -58,9 +66,9 @@ def test_the_report_is_written(receipts, tmp_path, capsys, name, start):
 
 
 def test_errors_of_a_report_are_one_line(receipts, tmp_path):
-    assert "has no metric 'nothing'" in recbase("report", receipts, "--metric", "nothing")
-    assert "there is no receipt" in recbase("report", tmp_path / "missing.json")
-    assert "differ in max_history (20, 50)" in recbase(
+    assert "has no metric 'nothing'" in failure_of("report", receipts, "--metric", "nothing")
+    assert "there is no receipt" in failure_of("report", tmp_path / "missing.json")
+    assert "differ in max_history (20, 50)" in failure_of(
         "report", write_receipts(receipts, make_receipt("toys"), make_receipt("toys", max_history=50))
     )
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from recbase_hf.adapters import Base
 from recbase_hf.bundle import hash_of_weights, save_bundle
 from recbase_hf.data.domain import ItemVectors
-from recbase_hf.finetuning.data import TuningData, UserSplit, load_tuning_data
+from recbase_hf.finetuning.data import TuningData, load_tuning_data
 from recbase_hf.finetuning.run import Tuned, fine_tune
-from recbase_hf.finetuning.settings import FineTuning
+from recbase_hf.finetuning.settings import FineTuning, UserSplit
 from recbase_hf.text.template import ItemTemplate
 from tiny_world import HashEncoder, make_items, make_model, make_tokenizer
 

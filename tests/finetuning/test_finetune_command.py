@@ -31,7 +31,7 @@ def run(command: str, *flags: str | Path) -> None:
 def error_of(command: str, *flags: str | Path) -> str:
     with pytest.raises(SystemExit) as end:
         run(command, *flags)
-    return str(end.value.code)
+    return str(end.value)
 
 
 def record_of(folder: Path) -> dict[str, Any]:

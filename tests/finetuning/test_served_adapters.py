@@ -242,3 +242,20 @@ def test_the_calibration_of_the_base_is_not_used_for_an_adapter(scorer, catalog)
     scorer.set_adapter("lora")
     with pytest.raises(ValueError, match="fitted for the base, and adapter 'lora' is active"):
         scorer.score_calibrated(HISTORY, CANDIDATES, catalog=catalog)
+
+
+def test_a_base_that_comes_with_the_package_is_found_where_the_package_lies(base, adapters, tmp_path, monkeypatch):
+    packaged = {"base-of-the-package": str(base)}
+    for module in ("adapters", "bundle"):
+        monkeypatch.setattr(f"recbase_hf.{module}.located", lambda name: packaged.get(str(name), name))
+    moved = shutil.copytree(next(iter(adapters.values())), tmp_path / "moved")
+    config, record = (json.loads((moved / name).read_text()) for name in ("adapter_config.json", "training.json"))
+    config["base_model_name_or_path"] = "/another/machine/base-of-the-package"
+    record["base"]["name"] = "base-of-the-package"
+    (moved / "adapter_config.json").write_text(json.dumps(config))
+    (moved / "training.json").write_text(json.dumps(record))
+    model, _, found = merged_bundle(moved)
+    expected, _, _ = merged_bundle(next(iter(adapters.values())))
+    assert found == "base-of-the-package"
+    for (name, tensor), (_, other) in zip(model.state_dict().items(), expected.state_dict().items(), strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), other.numpy(), err_msg=name)

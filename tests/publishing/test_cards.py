@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recbase_hf.bundle import hash_of_weights
-from recbase_hf.commands.card import main as card_command
+from recbase_hf.cli import main
 from recbase_hf.commands.pretrain import Pretrain
 from recbase_hf.config import parse_arguments
 from recbase_hf.errors import PublishingError
@@ -128,7 +128,7 @@ def test_a_bundle_that_was_not_trained_says_so_and_shows_no_figures(folder_of, r
 def test_the_kept_cards_of_untrained_sizes_are_up_to_date(size, tmp_path):
     repo = f"reczoo/recbase-{size}"
     kept = (REPOSITORY / "hub_cards" / f"{repo}.md").read_text(encoding="utf-8")
-    card_command(["--size", size, "--repo", repo, "--output", str(tmp_path / "card.md")])
+    main(["card", "--size", size, "--repo", repo, "--output", str(tmp_path / "card.md")])
     assert (tmp_path / "card.md").read_text(encoding="utf-8") == kept, (
         f"recbase card --size {size} --repo {repo} --output …"
     )

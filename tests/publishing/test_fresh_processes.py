@@ -248,7 +248,7 @@ def test_the_cache_serves_without_a_network(loaded, published):
 )
 def test_a_catalog_that_cannot_be_had_is_an_error_in_words(published, tmp_path, environment, message):
     done = run(LOAD_CATALOG, SHOP, environment={**published.environment(tmp_path), **environment})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
 
 
@@ -272,7 +272,7 @@ def test_a_push_that_is_killed_leaves_the_hub_as_it_was_and_can_be_given_again(p
 def test_an_expired_token_is_told_by_the_command(published, folders, tmp_path):
     environment = published.environment(tmp_path, token="hf_expired")
     done = run(PUSH, str(folders / "bundle"), "ann/new", *OPEN, environment=environment)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "recbase push: the Hub does not accept the token for ann/new: it is wrong or has expired" in done.stderr
     assert WRITER not in done.stderr
     assert ("model", "ann/new") not in published.repositories

@@ -15,7 +15,7 @@ from recbase_hf.data.prepare.prepared import PreparedTables, PublishedData
 from recbase_hf.data.prepare.raw_files import RawFile, RawFolder
 from recbase_hf.errors import DataError
 
-__all__ = ["CsvColumns", "own_data"]
+__all__ = ["EVENT_COLUMNS", "CsvColumns", "header_of", "own_data", "own_events"]
 
 EVENT_COLUMNS: dict[str, CellKind] = {
     "user_id": "id",
@@ -66,8 +66,8 @@ class CsvColumns:
         return {name: column for name in EVENT_COLUMNS if (column := getattr(self, name)) is not None}
 
 
-def own_data(columns: CsvColumns) -> PublishedData:
-    """The data set that `prepare` writes.
+def own_data(columns: CsvColumns, name: str) -> PublishedData:
+    """The data set of this name that `prepare` writes.
 
     Raises:
         DataError: there is nothing to make an item's text of.
@@ -75,7 +75,7 @@ def own_data(columns: CsvColumns) -> PublishedData:
     if columns.items is None and not columns.texts:
         raise DataError("name the columns of the log that make an item's text, or the file of the items")
     return PublishedData(
-        name=columns.log.stem,
+        name=name,
         domain="own",
         license="own",
         source="own",
@@ -85,6 +85,16 @@ def own_data(columns: CsvColumns) -> PublishedData:
         adapter=partial(_tables, columns),
         settings=repr(columns),
     )
+
+
+def own_events(columns: CsvColumns) -> Iterator[pa.Table]:
+    """The events of a log alone, block by block, as `interactions` of the two-table form has them.
+
+    Raises:
+        DataError: a column is missing, or a cell is not what it must be; says where.
+        FileNotFoundError: there is no such file.
+    """
+    return _interactions(RawFolder(columns.log.parent).file(columns.log), columns)
 
 
 def _tables(columns: CsvColumns, raw: RawFolder) -> PreparedTables:
@@ -103,14 +113,16 @@ def _interactions(file: RawFile, columns: CsvColumns) -> Iterator[pa.Table]:
 
 def _items(file: RawFile, columns: CsvColumns) -> Iterator[pa.Table]:
     item_id = columns.items_id or columns.item_id if columns.items else columns.item_id
-    texts = columns.texts or [name for name in _header(file, columns) if name != item_id]
+    texts = columns.texts or [
+        name for name in header_of(file, delimiter=columns.delimiter, encoding=columns.encoding) if name != item_id
+    ]
     ids = CellReader(f"{file.name}, column {item_id!r}", "id")
     for table in _mapped(file, {"item_id": item_id, **{name: name for name in texts if name != item_id}}, columns):
         yield table.set_column(0, "item_id", ids.read(table["item_id"]))
 
 
 def _mapped(file: RawFile, names: Mapping[str, str], columns: CsvColumns) -> Iterator[pa.Table]:
-    there = _header(file, columns)
+    there = header_of(file, delimiter=columns.delimiter, encoding=columns.encoding)
     for name in names.values():
         if name not in there:
             hint = "; is the delimiter right?" if len(there) == 1 else ""
@@ -120,7 +132,8 @@ def _mapped(file: RawFile, names: Mapping[str, str], columns: CsvColumns) -> Ite
         yield pa.table({name: table[column] for name, column in names.items()})
 
 
-def _header(file: RawFile, columns: CsvColumns) -> list[str]:
-    form = CsvForm(columns.delimiter, None, quotes=True, encoding=columns.encoding)
+def header_of(file: RawFile, *, delimiter: str, encoding: str) -> list[str]:
+    """The names of the columns."""
+    form = CsvForm(delimiter, None, quotes=True, encoding=encoding)
     _, header = next(form.rows(file), (0, [""]))
     return header

@@ -108,7 +108,15 @@ def prepare(
         unfinished.table("items", writer.items)
         _require_rows(unfinished, "items", raw, published)
         item_ids = IdIndex(pq.read_table(unfinished.path("items"), columns=["item_id"])["item_id"])
-        unfinished.table("interactions", partial(writer.interactions, KnownItems(item_ids)))
+        known = KnownItems(item_ids)
+        unfinished.table("interactions", partial(writer.interactions, known))
+        if known.unknown and not unfinished.facts["interactions"]["rows"]:
+            there = pq.read_table(unfinished.path("items"), columns=["item_id"])["item_id"][:3].to_pylist()
+            raise DataError(
+                f"none of the {known.unknown:,} interactions of {published.name} has an item of the item table: they "
+                f"have {_shown(known.examples[:3])}, the item table has {_shown(there)}; are these the right files and "
+                "columns?"
+            )
         _require_rows(unfinished, "interactions", raw, published)
         if tables.impressions is not None:
             unfinished.table("impressions", partial(writer.impressions, KnownImpressions(item_ids)))
@@ -133,6 +141,10 @@ def _made_of(published: PublishedData, raw: RawFolder, unknown_items: UnknownIte
 def _require_rows(unfinished: UnfinishedTables, name: str, raw: str | Path, published: PublishedData) -> None:
     if not unfinished.facts[name]["rows"]:
         raise DataError(f"no {name} are left of {raw}; are these the raw files of {published.name}?")
+
+
+def _shown(ids: Sequence[str]) -> str:
+    return ", ".join(map(repr, ids))
 
 
 def _facts(published: PublishedData, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:

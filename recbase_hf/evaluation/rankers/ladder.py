@@ -11,7 +11,6 @@ from recbase_hf.data.histories import Histories
 from recbase_hf.evaluation.rankers.linear import Als, Ease
 from recbase_hf.evaluation.rankers.neighbors import ItemKnn, TextKnn
 from recbase_hf.evaluation.rankers.ranker import Ranker
-from recbase_hf.evaluation.rankers.sequential import Gru4Rec, SasRec
 from recbase_hf.evaluation.rankers.training_free import SIMILARITIES, Popularity, Random, TextSimilarity
 
 __all__ = ["ladder"]
@@ -33,6 +32,8 @@ def ladder(training: Histories, vectors: np.ndarray, *, seed: int = 0) -> dict[s
     >>> ranker.name, ranker.scores([np.array([0])], None).tolist()
     ('popularity (target set)', [[0.0, 1.0, 1.0, 0.0]])
     """
+    from recbase_hf.evaluation.rankers.sequential import Gru4Rec, SasRec  # late, because it imports torch
+
     num_items = len(vectors)
     rankers: dict[str, Callable[[], Ranker]] = {
         Random.name: partial(Random, num_items, seed=seed),

@@ -79,7 +79,7 @@ def own(folder: Path, log: str, **columns: str) -> CsvColumns:
 def test_a_log_gets_types(tmp_path: Path) -> None:
     log = '\ufeff"user",item,name,when,stars,place,liked\n1,a,A,2020-01-01,4.5,1,1\n1,b,B,,,,\n'
     columns = own(tmp_path, log, timestamp="when", rating="stars", order="place", label="liked")
-    prepare(own_data(columns), tmp_path, tmp_path / "out")
+    prepare(own_data(columns, "log"), tmp_path, tmp_path / "out")
     rows = pq.read_table(tmp_path / "out" / "interactions.parquet").to_pylist()
     first = {"user_id": "1", "item_id": "a", "timestamp": 1577836800.0, "order": 1, "rating": 4.5, "label": 1}
     assert rows[0] == first
@@ -90,12 +90,12 @@ def test_rows_are_counted_over_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(raw_files, "_BLOCK_BYTES", 30)
     log = "user,item,name,when\n" + "1,a,A,1577836800\n" * 9 + "1,a,A,1577836800000\n"
     with pytest.raises(DataError, match=r"log\.csv, column 'when', row 10: 1577836800000.* counts milliseconds"):
-        prepare(own_data(own(tmp_path, log, timestamp="when")), tmp_path, tmp_path / "out")
+        prepare(own_data(own(tmp_path, log, timestamp="when"), "log"), tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match=r"log\.csv, column 'item', row 2: the id is missing"):
-        prepare(own_data(own(tmp_path, "user,item,name\n1,a,A\n1,,B\n")), tmp_path, tmp_path / "out")
+        prepare(own_data(own(tmp_path, "user,item,name\n1,a,A\n1,,B\n"), "log"), tmp_path, tmp_path / "out")
 
 
 def test_other_columns_are_other_data(tmp_path: Path) -> None:
     log = "user,item,name,when,then\n1,a,A,1,2\n"
-    settings = {own_data(own(tmp_path, log, timestamp=name)).settings for name in ("when", "then")}
+    settings = {own_data(own(tmp_path, log, timestamp=name), "log").settings for name in ("when", "then")}
     assert len(settings) == 2

@@ -99,12 +99,21 @@ def test_an_existing_data_set_is_never_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "missing"), [([[[], []]], "items"), ([[[["a", "A"]], [["u", "x"]]]], "interactions"), ([], "items")]
+    ("blocks", "complaint"),
+    [
+        ([[[], []]], "no items are left .*raw files of tiny"),
+        (
+            [[[["a", "A"]], [["u", "x"]]]],
+            r"none of the 1 interactions of tiny has .* they have 'x', the item table has 'a'",
+        ),
+        ([[[["a", "A"]], []]], "no interactions are left .*raw files of tiny"),
+        ([], "no items are left .*raw files of tiny"),
+    ],
 )
-def test_a_data_set_with_nothing_left_is_refused(tmp_path: Path, blocks: list[Any], missing: str) -> None:
+def test_a_data_set_with_nothing_left_is_refused(tmp_path: Path, blocks: list[Any], complaint: str) -> None:
     raw = raw_folder(tmp_path, blocks)
     typed = dataclasses.replace(TINY, adapter=lambda folder: _with_types(adapter(folder)))
-    with pytest.raises(DataError, match=rf"no {missing} are left .*raw files of tiny"):
+    with pytest.raises(DataError, match=complaint):
         prepare(typed, raw, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
