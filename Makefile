@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
-.PHONY: demo demo-train test test-slow lint setup clean
+.PHONY: demo demo-train test test-slow reference lint setup clean
 
 demo: $(READY)
 	$(BIN)/recbase demo $(if $(DATA),--data $(DATA))
@@ -19,6 +19,10 @@ test: lint
 # remakes committed receipts from the data sets that they are of, which lie in the folder RECBASE_DATA
 test-slow: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+# docs/commands.md and docs/python.md, from the code
+reference: $(READY)
+	$(BIN)/python docs/reference.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

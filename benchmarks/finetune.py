@@ -6,7 +6,8 @@
 Each folder is in the two-table form. The last item of every user is held out; all rankers predict those of the same
 test users, among four random items (GAUC) and in the whole catalog (Recall@10, NDCG@10, items of the history left out).
 What is learned from are the earlier items of 100, 1,000 or all users: the same for all rankers, of which each holds out
-a tenth for its own early stop. One receipt a data set and number of users; a finished one is not run again.
+a tenth of the users for its own early stop. Fine-tuning does not learn the newest of these items, as by default, since
+rows *adapted* weigh scores by how well they find it. One receipt a data set and number of users; a finished one is not run again.
 """
 
 from __future__ import annotations
@@ -244,7 +245,7 @@ def tune(options: FineTuneBenchmark, shop: Path, output: Path, method: str) -> P
         evaluate_every=options.evaluate_every,
         max_items=options.max_items,
         validation_share=0.1,
-        hold_out_last=0,
+        hold_out_last=1,
         seed=options.seed,
     )
     return finetune(settings, make_accelerator())
