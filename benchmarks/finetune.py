@@ -7,7 +7,8 @@ Each folder is in the two-table form. The last item of every user is held out; a
 test users, among four random items (GAUC) and in the whole catalog (Recall@10, NDCG@10, items of the history left out).
 What is learned from are the earlier items of 100, 1,000 or all users: the same for all rankers, of which each holds out
 a tenth of the users for its own early stop. Fine-tuning does not learn the newest of these items, as by default, since
-rows *adapted* weigh scores by how well they find it. One receipt a data set and number of users; a finished one is not run again.
+rows *adapted* weigh scores by how well they find it. One receipt a data set and number of users; a finished one is not
+run again.
 """
 
 from __future__ import annotations
