@@ -23,6 +23,7 @@ __all__ = [
     "hash_of_weights",
     "load_bundle",
     "located",
+    "name_of_bundle",
     "require_folder_if_path",
     "save_bundle",
 ]
@@ -150,6 +151,16 @@ def located(name_or_path: str | Path) -> str | Path:
         return name_or_path
     folder = Path(str(resources.files("recbase_hf.checkpoints"))) / name
     return folder if (folder / "config.json").is_file() else name_or_path
+
+
+def name_of_bundle(name_or_path: str | Path) -> str:
+    """What people call it: the folder's name, or that of the training around it, which calls all of them `model`.
+
+    >>> name_of_bundle("runs/mine/model"), name_of_bundle("reczoo/recbase-mini")
+    ('mine', 'recbase-mini')
+    """
+    path = Path(name_or_path)
+    return path.resolve().parent.name if path.name == "model" else path.name
 
 
 def bundle_file(name_or_path: str | Path, name: str, **hub: Any) -> Path | None:

@@ -18,6 +18,7 @@ __all__ = [
     "explained_full_disk",
     "hash_of_json",
     "read_json",
+    "require_writable",
     "sha256_of_file",
     "write_json",
 ]
@@ -105,6 +106,24 @@ def _allow_reading(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
+
+
+def require_writable(folder: str | Path) -> None:
+    """Make a folder and check that a file can be written there, before hours of work for it.
+
+    Raises:
+        OSError: it cannot; names the folder.
+    """
+    folder = Path(folder)
+    trial = folder / f".trial-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"something")
+        trial.unlink()
+    except OSError as error:
+        raise OSError(
+            f"the output folder {folder} cannot be written ({error}); choose another, or change its permissions"
+        ) from error
 
 
 def read_json(path: str | Path) -> Any:

@@ -42,7 +42,16 @@ def read_texts(items: Any, template: ItemTemplate) -> ItemTexts:
 
 
 def template_of(tokenizer: RecBaseTokenizer) -> ItemTemplate:
-    """How the tokenizer wants items to be written."""
+    """How the tokenizer wants items to be written.
+
+    Raises:
+        TypeError: it knows no items.
+    """
+    if not hasattr(tokenizer, "item_template"):
+        raise TypeError(
+            f"{type(tokenizer).__name__} is a plain tokenizer, which cannot encode items; load it by "
+            "recbase_hf.RecBaseTokenizer.from_pretrained, or import that class before AutoTokenizer loads it"
+        )
     return ItemTemplate.from_dict(tokenizer.item_template or {})
 
 

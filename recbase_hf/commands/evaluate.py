@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from recbase_hf.bundle import bundle_file, hash_of_weights
+from recbase_hf.bundle import bundle_file, hash_of_weights, name_of_bundle
 from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import resolve_folder, vectors_for
 from recbase_hf.config import option
@@ -42,7 +42,7 @@ from recbase_hf.evaluation.receipt_table import render_table
 from recbase_hf.evaluation.receipts import read_receipt, without_folder, write_receipt
 from recbase_hf.evaluation.run import RankerEntry, evaluate_rankers
 from recbase_hf.evaluation.task import CandidateTask, CatalogTask
-from recbase_hf.files import hash_of_json, read_json
+from recbase_hf.files import hash_of_json, read_json, require_writable
 from recbase_hf.scoring.adaptation import LEAST_USERS
 from recbase_hf.scoring.calibration import Calibration, require_not_fitted_on
 from recbase_hf.share import Share
@@ -150,7 +150,7 @@ def receipt_path(options: Evaluate) -> Path:
     parts = [
         Path(options.data).name,
         options.protocol,
-        "baselines" if options.model is None else Path(options.model).name,
+        "baselines" if options.model is None else name_of_bundle(options.model),
     ]
     return Path("runs/evaluate") / f"{'-'.join(parts)}.json"
 
@@ -159,6 +159,7 @@ def _require_place_for_receipt(options: Evaluate) -> None:
     """Check that nothing else would be overwritten.
 
     Raises:
+        OSError: nothing can be written there.
         ValueError: there is a folder, or the receipt of another evaluation.
     """
     path = receipt_path(options)
@@ -172,6 +173,7 @@ def _require_place_for_receipt(options: Evaluate) -> None:
             raise ValueError(
                 f"{path} is the receipt of another evaluation ({', '.join(differing)}); choose another --output"
             )
+    require_writable(path.parent)
 
 
 def load_evaluation(options: Evaluate) -> Evaluation:
@@ -364,7 +366,7 @@ def model_facts(options: Evaluate, evaluation: Evaluation) -> dict[str, Any] | N
     if (known_to_model := bool({domain.hash, domain.items_hash} & known)) and training.get("hold_out_last"):
         _warn_of_other_order(options, training)
     facts = {
-        "name": Path(bundle).name,
+        "name": name_of_bundle(bundle),
         "fingerprint": scorer.tokenizer.fingerprint,
         "weights": hash_of_weights(bundle),
         "training_data": learned["data"],

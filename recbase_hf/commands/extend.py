@@ -14,6 +14,7 @@ from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import resolve_folder, settings_of_training, vectors_for
 from recbase_hf.config import option
 from recbase_hf.data.domain import DomainVectors, load_domain_vectors
+from recbase_hf.files import require_writable
 
 if TYPE_CHECKING:
     from recbase_hf.finetuning.extension import ExtensionReport
@@ -52,7 +53,6 @@ def extend(options: Extend) -> tuple[ExtensionReport, tuple[int, ...]]:
     """
     from recbase_hf.bundle import load_bundle, save_bundle
     from recbase_hf.finetuning.extension import extend_tokenizer
-    from recbase_hf.training.checkpoints import require_writable
 
     folder = Path(options.output)
     if folder.exists() and any(folder.iterdir()):

@@ -19,7 +19,7 @@ from recbase_hf.commands.options import (
 )
 from recbase_hf.config import option, part_of
 from recbase_hf.data.domain import ItemVectors
-from recbase_hf.files import read_json
+from recbase_hf.files import read_json, require_writable
 from recbase_hf.finetuning.settings import FineTuning, UserSplit
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "FineTune", "finetune"]
 
 logger = logging.getLogger(__name__)
+
+FEW_JUDGES = 50
+"""Held-out users whose GAUC, against a few negatives each, has a standard error of some 0.05."""
 
 _NOT_SETTINGS = ("output", "data", "model", "trackers", "probe_data", "probe_every", "peak_tflops")
 
@@ -70,7 +73,6 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
     from recbase_hf.finetuning.data import load_tuning_data
     from recbase_hf.finetuning.four_bits import four_bit_weights, keep_trainable
     from recbase_hf.finetuning.run import fine_tune, kept_entry
-    from recbase_hf.training.checkpoints import require_writable
 
     is_full = options.method == "full"
     if not is_full:
@@ -104,7 +106,14 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
     probes = _probes(options, tokenizer, source, data, accelerator)
     if options.trackers:
         accelerator.init_trackers("recbase", config={key: str(value) for key, value in settings.items()})
-    logger.info("%s users to learn from, %s rows", f"{sum(data.users.values()):,}", f"{len(data.train):,}")
+    learning, judging = sum(data.users.values()), sum(map(len, data.judges))
+    logger.info("%s users to learn from in %s rows, %s to judge by", f"{learning:,}", f"{len(data.train):,}", judging)
+    if judging < FEW_JUDGES:
+        logger.warning(
+            "%d held-out users say little about when to stop; hold out more (--validation-share), or stop by yourself "
+            "(--patience 0 and --epochs)",
+            judging,
+        )
     work = Path(options.output) / "training" / folder.name
     tuned = fine_tune(model, data, tuning, base=base, accelerator=accelerator, folder=work, probes=probes)
     if accelerator.is_main_process:

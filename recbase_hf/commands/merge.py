@@ -11,7 +11,7 @@ from recbase_hf.bundle import bundle_file
 from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import settings_of_training
 from recbase_hf.config import option
-from recbase_hf.files import read_json
+from recbase_hf.files import read_json, require_writable
 
 __all__ = ["COMMAND", "Merge", "merge"]
 
@@ -40,7 +40,6 @@ def merge(options: Merge) -> Path:
     """
     from recbase_hf.adapters import merged_bundle
     from recbase_hf.bundle import save_bundle
-    from recbase_hf.training.checkpoints import require_writable
 
     folder = Path(options.output)
     if folder.exists() and any(folder.iterdir()):

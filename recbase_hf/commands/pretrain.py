@@ -18,7 +18,7 @@ from recbase_hf.commands.options import (
 )
 from recbase_hf.commands.train_tokenizer import TrainTokenizer, train_tokenizer
 from recbase_hf.config import option, part_of
-from recbase_hf.files import read_json
+from recbase_hf.files import read_json, require_writable
 from recbase_hf.language_model import MODEL_SIZES
 from recbase_hf.quantizers.training import QuantizerTraining
 from recbase_hf.shards.pack import Packing, pack_domains
@@ -73,7 +73,7 @@ def pretrain(options: Pretrain, accelerator: Any) -> Path:
     from recbase_hf.language_model import new_language_model, qwen2_config, start_from_code_vectors
     from recbase_hf.quantizers.geometry import code_vectors
     from recbase_hf.training.card import kept_entry, overfitting_remark, training_card
-    from recbase_hf.training.checkpoints import require_writable, whole_weights
+    from recbase_hf.training.checkpoints import whole_weights
     from recbase_hf.training.pretrain import train_language_model
 
     if accelerator.is_main_process:

@@ -16,7 +16,7 @@ from recbase_hf.commands.options import (
     require_same_settings,
 )
 from recbase_hf.config import option, part_of
-from recbase_hf.files import atomic_folder, write_json
+from recbase_hf.files import atomic_folder, require_writable, write_json
 from recbase_hf.quantizers.training import QuantizerTraining
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def train_tokenizer(options: TrainTokenizer, accelerator: Any) -> Path:
     if options.quantizer != "residual-kmeans":  # before any text is encoded
         require_shareable(training, accelerator.num_processes)
     _config(options, input_dim=4096)  # whose settings are refused here, before any text is encoded
+    if accelerator.is_main_process:
+        require_writable(options.output)
     source = options.item_vectors()
     with accelerator.main_process_first():
         domains = load_item_vectors(options, source)

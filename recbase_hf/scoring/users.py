@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from recbase_hf.data.histories import Histories
 from recbase_hf.errors import UnknownItemError
-from recbase_hf.files import atomic_file, hash_of_json
+from recbase_hf.files import atomic_file, hash_of_json, require_writable
 from recbase_hf.progress import progress
 from recbase_hf.scoring.adaptation import LEAST_USERS, adapt, model_components
 from recbase_hf.scoring.method import checked_method
@@ -94,11 +94,13 @@ def score_users(
 
     Raises:
         DataError: too few histories for `adapted`, or a catalog without vectors.
+        OSError: the folder cannot be written.
         FileExistsError, ValueError: as `require_writable_table` has it; or `calibrated` without a calibration.
         UnknownItemError: an item of the pairs is not in the catalog.
     """
     output = Path(output)
     require_writable_table(output)
+    require_writable(output.parent)
     method = method or _default_method(scorer, histories)
     scores = _scores(scorer, catalog, histories, method)
     asked = _Best(catalog, histories, k) if pairs is None else _Pairs(catalog, histories, pairs)

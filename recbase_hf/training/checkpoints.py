@@ -31,7 +31,6 @@ __all__ = [
     "latest_checkpoint",
     "load_checkpoint",
     "load_weights",
-    "require_writable",
     "save_checkpoint",
     "whole_weights",
 ]
@@ -115,24 +114,6 @@ def whole_weights(model: torch.nn.Module) -> dict[str, Tensor]:
         return zero.whole_weights(model)
     weights: Any = get_model_state_dict(model, options=_OPTIONS)
     return weights
-
-
-def require_writable(folder: str | Path) -> None:
-    """Make a folder and check that a file can be written there, before hours of work for it.
-
-    Raises:
-        OSError: it cannot; names the folder.
-    """
-    folder = Path(folder)
-    trial = folder / f".trial-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"something")
-        trial.unlink()
-    except OSError as error:
-        raise OSError(
-            f"the output folder {folder} cannot be written ({error}); choose another, or change its permissions"
-        ) from error
 
 
 def load_checkpoint(

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from recbase_hf.errors import LaunchError
+from recbase_hf.files import require_writable
 from recbase_hf.shards.token_shards import ShardedRows
 from recbase_hf.training import zero
 from recbase_hf.training.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
     load_weights,
-    require_writable,
     save_checkpoint,
 )
 from recbase_hf.training.early_stop import EarlyStop

@@ -34,6 +34,10 @@ class Probe:
         self.name = name
         self._tokenizer, self._catalog, self._task = tokenizer, catalog, task
 
+    def __len__(self) -> int:
+        """Users."""
+        return len(self._task)
+
     def measure(self, model: Any) -> dict[str, float]:
         """GAUC of the scores `joint` and `catalog`, as `probe_gauc_joint/NAME` and `probe_gauc_catalog/NAME`.
 

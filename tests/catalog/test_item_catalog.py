@@ -315,3 +315,10 @@ def test_a_tampered_catalog_is_refused(world, tmp_path, damage):
 
 def test_a_catalog_diagnoses_itself(world):
     assert str(world.catalog.diagnose()) != str(world.catalog.diagnose(world.tokenizer))
+
+
+def test_a_plain_tokenizer_is_refused_with_the_way_to_load_it():
+    from transformers import PreTrainedTokenizerFast
+
+    with pytest.raises(TypeError, match=r"cannot encode items; load it by recbase_hf\.RecBaseTokenizer"):
+        ItemCatalog.from_items(make_items(3), tokenizer=PreTrainedTokenizerFast.__new__(PreTrainedTokenizerFast))
