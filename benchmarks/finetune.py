@@ -268,45 +268,40 @@ def figures_of(made: list[Ranker], tasks: Tasks, work: Path) -> dict[str, dict[s
 
 
 def render(receipts: Path) -> str:
-    """Markdown: a table a data set and number of users, and the curves of GAUC by users."""
+    """Markdown: a table a data set, a row a ranker and score, for each figure a column a number of users."""
     found = [read_json(path) for path in sorted(receipts.glob("*.json"))]
     if not found:
         sys.exit(f"no receipts in {receipts}; run the benchmark first")
-    found.sort(key=lambda receipt: (receipt["dataset"]["name"], receipt["learning_users"]))
-    lines = [f"| data set | users | ranker | score | {' | '.join(FIGURES.values())} | minutes | MB |"]
-    lines.append("|---|---:|---|---|" + "---:|" * (len(FIGURES) + 2))
-    for receipt in found:
-        for row in receipt["rows"]:
-            for score, figures in row["figures"].items():
-                lines.append(_line(receipt, row, score, figures))
-    return "\n".join([*lines, "", *_curves(found)])
-
-
-def _line(receipt: dict[str, Any], row: dict[str, Any], score: str, figures: dict[str, Any]) -> str:
-    cells = [receipt["dataset"]["name"], f"{receipt['learning_users']:,}", row["name"], score.removeprefix("RecBase ")]
-    for name in FIGURES:
-        part = figures[name]
-        cells.append(f"{part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}]")
-    size = "" if row["megabytes"] is None else f"{row['megabytes']:.2f}"
-    minutes = f"{row['minutes']:.1f}"
-    return f"| {' | '.join([*cells, minutes, size])} |"
-
-
-def _curves(found: list[dict[str, Any]]) -> list[str]:
-    """GAUC, a row a data set, ranker and score, a column a number of users."""
     sets: dict[str, list[dict[str, Any]]] = {}
-    for receipt in found:
+    for receipt in sorted(found, key=lambda receipt: (receipt["dataset"]["name"], receipt["learning_users"])):
         sets.setdefault(receipt["dataset"]["name"], []).append(receipt)
-    most = max(map(len, sets.values()))
-    lines = [f"| GAUC (users) | ranker | score |{' |' * most}", "|---|---|---|" + "---:|" * most]
-    for name, receipts in sets.items():
-        for ranker, score in ((row["name"], score) for row in receipts[0]["rows"] for score in row["figures"]):
-            cells = [name, ranker, score.removeprefix("RecBase ")]
-            for receipt in receipts:
-                values = [row["figures"][score]["gauc"]["value"] for row in receipt["rows"] if row["name"] == ranker]
-                cells.append(f"{values[0]:.3f} ({receipt['learning_users']:,})")
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return "\n\n".join(_of_set(name, of_set) for name, of_set in sets.items())
+
+
+def _of_set(name: str, receipts: list[dict[str, Any]]) -> str:
+    counts = [f"{receipt['learning_users']:,}" for receipt in receipts]
+    heads = [f"{figure}, {count} users" for figure in FIGURES.values() for count in counts]
+    lines = [
+        f"**{name}**, {receipts[0]['dataset']['items']:,} items",
+        "",
+        f"| ranker | score | {' | '.join(heads)} | minutes | MB |",
+        "|---|---|" + "---:|" * (len(heads) + 2),
+    ]
+    parts = [part for receipt in receipts for row in receipt["rows"] for part in row["figures"].values()]
+    for row in receipts[-1]["rows"]:
+        for score in row["figures"]:
+            values = [_figures(receipt, row["name"], score) for receipt in receipts]
+            cells = [f"{value[figure]['value']:.3f}" for figure in FIGURES for value in values]
+            size = "" if row["megabytes"] is None else f"{row['megabytes']:.2f}"
+            said = [row["name"], score.removeprefix("RecBase "), *cells, f"{row['minutes']:.1f}", size]
+            lines.append(f"| {' | '.join(said)} |")
+    widest = [max(part[figure]["high"] - part[figure]["low"] for part in parts) / 2 for figure in FIGURES]
+    told = ", ".join(f"{name} ± {width:.3f}" for name, width in zip(FIGURES.values(), widest, strict=True))
+    return "\n".join([*lines, "", f"Widest 95 % interval: {told}. Minutes and MB are those of the most users."])
+
+
+def _figures(receipt: dict[str, Any], ranker: str, score: str) -> dict[str, dict[str, float]]:
+    return next(row["figures"][score] for row in receipt["rows"] if row["name"] == ranker)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -46,3 +47,6 @@ def test_a_receipt_has_all_rankers_and_the_table_is_made_of_it(tmp_path):
     assert "LoRA" in done.stdout
     assert str(tmp_path) not in receipt.read_text()
     assert runpy.run_path(str(SCRIPT))["render"](tmp_path / "receipts") == done.stdout.strip()
+    plot = runpy.run_path(str(SCRIPT.with_name("finetune_plot.py")))
+    drawn = ElementTree.fromstring(plot["draw"](tmp_path / "receipts"))
+    assert len(drawn.findall("{*}polyline")) == len(plot["LINES"])
