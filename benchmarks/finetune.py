@@ -13,6 +13,7 @@ run again.
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -50,6 +51,7 @@ from recbase_hf.training.launch import make_accelerator
 
 FIGURES = {"gauc": "GAUC", "recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
 SCORES = ("joint", "catalog")
+_NOT_SETTINGS = ("data", "users", "receipts", "table")
 BEST = 30
 """Items that the exact search finds: ten, and those that the protocol takes away because the user knows them."""
 
@@ -123,7 +125,9 @@ def main() -> None:
 def run(options: FineTuneBenchmark, folder: Path, users: int) -> None:
     """Fit, rank and write the receipt of one data set and number of users."""
     receipt = Path(options.receipts) / f"{folder.resolve().name}-{users or 'all'}.json"
+    settings = {name: without_folder(value) for name, value in asdict(options).items() if name not in _NOT_SETTINGS}
     if receipt.exists():
+        _require_same(receipt, settings)
         return
     start = time.perf_counter()
     _, tokenizer = load_bundle(str(options.model))
@@ -149,10 +153,19 @@ def run(options: FineTuneBenchmark, folder: Path, users: int) -> None:
         "tasks": {"candidates": tasks.candidates.settings, "catalog": tasks.catalog.settings},
         "model": {"fingerprint": tokenizer.fingerprint, "weights": hash_of_weights(str(options.model))},
         "rows": rows,
-        "options": {name: without_folder(value) for name, value in asdict(options).items() if name != "data"},
+        "options": settings,
         **circumstances(shlex.join(sys.argv), time.perf_counter() - start),
     }
     write_json(receipt, content)
+
+
+def _require_same(receipt: Path, settings: dict[str, Any]) -> None:
+    """End the program where a receipt was made with other settings, whose figures would be taken for those of these."""
+    before = read_json(receipt)["options"]
+    now = json.loads(json.dumps(settings))
+    differing = sorted(name for name in now if before.get(name) != now[name])
+    if differing:
+        sys.exit(f"{receipt} was made with other settings ({', '.join(differing)}); move it, or name other --receipts")
 
 
 def tasks_of(options: FineTuneBenchmark, domain: Domain) -> Tasks:
@@ -291,7 +304,7 @@ def _of_set(name: str, receipts: list[dict[str, Any]]) -> str:
     for row in receipts[-1]["rows"]:
         for score in row["figures"]:
             values = [_figures(receipt, row["name"], score) for receipt in receipts]
-            cells = [f"{value[figure]['value']:.3f}" for figure in FIGURES for value in values]
+            cells = ["" if value is None else f"{value[figure]['value']:.3f}" for figure in FIGURES for value in values]
             size = "" if row["megabytes"] is None else f"{row['megabytes']:.2f}"
             said = [row["name"], score.removeprefix("RecBase "), *cells, f"{row['minutes']:.1f}", size]
             lines.append(f"| {' | '.join(said)} |")
@@ -300,8 +313,9 @@ def _of_set(name: str, receipts: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Widest 95 % interval: {told}. Minutes and MB are those of the most users."])
 
 
-def _figures(receipt: dict[str, Any], ranker: str, score: str) -> dict[str, dict[str, float]]:
-    return next(row["figures"][score] for row in receipt["rows"] if row["name"] == ranker)
+def _figures(receipt: dict[str, Any], ranker: str, score: str) -> dict[str, dict[str, float]] | None:
+    """None where the receipt was made without the ranker."""
+    return next((row["figures"][score] for row in receipt["rows"] if row["name"] == ranker), None)
 
 
 if __name__ == "__main__":

@@ -76,11 +76,12 @@ class OptionsParser(Generic[T]):
         path = values.pop("config", None)
         if path:
             parser.place = f"{path}: "
-            values = {**_parse(parser, _read_yaml(path, self._hints, parser)), **values}
+            flags, empty = _read_yaml(path, self._hints, parser)
+            values = {**empty, **_parse(parser, flags), **values}
             parser.place = ""
         self.given = {name: values.pop(name) for name in values.keys() - self._fields.keys()}
         for name, field in self._fields.items():
-            if field.default is dataclasses.MISSING and name not in values:
+            if field.default is dataclasses.MISSING and values.get(name, []) == []:
                 parser.error(f"{_flag(name)} is needed: {field.metadata['help']}")
             if name in values and typing.get_origin(self._hints[name]) is tuple:
                 values[name] = tuple(values[name])
@@ -184,8 +185,11 @@ def _value_type(hint: Any) -> type:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else _plain_type(hint)
 
 
-def _read_yaml(path: str, hints: dict[str, Any], parser: _Parser) -> list[str]:
-    """The values of a YAML file as flags, so that they go through the same conversions and checks."""
+def _read_yaml(path: str, hints: dict[str, Any], parser: _Parser) -> tuple[list[str], dict[str, Any]]:
+    """The values of a YAML file as flags, so that they go through the same conversions and checks.
+
+    Empty lists come beside them, by name: no flag says that there are no values.
+    """
     import yaml
 
     try:
@@ -194,7 +198,8 @@ def _read_yaml(path: str, hints: dict[str, Any], parser: _Parser) -> list[str]:
         parser.error(f"cannot be read: {error}")
     if not isinstance(values, dict):
         parser.error("a configuration must hold `name: value` lines")
-    flags = []
+    flags: list[str] = []
+    empty: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
             parser.error(f"unknown option {name}" + _suggestion(str(name), hints))
@@ -203,8 +208,12 @@ def _read_yaml(path: str, hints: dict[str, Any], parser: _Parser) -> list[str]:
             if not isinstance(value, bool):
                 parser.error(f"{name} is {value!r}; it must be true or false")
             flags.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list) and typing.get_origin(hints[name]) is not tuple:
+            parser.error(f"{name} is the list {value}; it takes one value")
+        elif value == []:
+            empty[name] = value
         elif isinstance(value, list):
             flags += [flag, *map(str, value)]
         elif value is not None:
             flags.append(f"{flag}={value}")
-    return flags
+    return flags, empty

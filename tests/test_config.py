@@ -37,6 +37,11 @@ class Needy:
     k: int = option(3, help="how many")
 
 
+@dataclass(frozen=True)
+class Hungry:
+    data: tuple[str, ...] = option(help="folders")
+
+
 @pytest.fixture
 def parse(tmp_path):
     """Parse flags and the text of a YAML file."""
@@ -107,11 +112,16 @@ def test_an_empty_file_and_null_values_leave_the_defaults(parse):
     assert parse(yaml="steps: null\nrevision: ~\nfreeze:\n") == Job()
 
 
+def test_an_empty_list_is_no_values_and_flags_win_over_it(parse):
+    assert parse(yaml="widths: []\ndata_sets: []\n") == Job(widths=())
+    assert parse(["--widths", "9"], "widths: []") == Job(widths=(9,))
+
+
 def test_every_default_written_to_yaml_comes_back(parse):
     import yaml
 
-    values = {name: value for name, value in dataclasses.asdict(Job()).items() if value != ()}
-    values["widths"] = list(values["widths"])
+    values = dataclasses.asdict(Job())
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     assert parse(yaml=yaml.safe_dump(values)) == Job()
 
 
@@ -132,7 +142,8 @@ def test_flags_may_not_be_abbreviated(complaint):
     [
         ("steps: many", "job.yaml: argument --steps: invalid int value: 'many'"),
         ("steps: 1.5", "argument --steps: invalid int value: '1.5'"),
-        ("steps: [1, 2]", "unknown option 2"),
+        ("steps: [1, 2]", "job.yaml: steps is the list [1, 2]; it takes one value"),
+        ("revision: []", "job.yaml: revision is the list []; it takes one value"),
         ("rate: fast", "argument --rate: invalid float value: 'fast'"),
         ("freeze: maybe", "job.yaml: freeze is 'maybe'; it must be true or false"),
         ("size: huge", "job.yaml: argument --size: invalid choice: 'huge'"),
@@ -163,6 +174,7 @@ def test_a_required_option_may_come_from_either_place(parse, complaint):
     assert parse(yaml="model_name: a", kind=Needy) == Needy("a")
     assert "--model-name is needed: a folder or a Hub id" in complaint(kind=Needy)
     assert "--model-name is needed" in complaint(yaml="k: 4", kind=Needy)
+    assert "--data is needed: folders" in complaint(yaml="data: []", kind=Hungry)
 
 
 def test_help_shows_defaults_and_ends_well(parse, capsys):

@@ -122,8 +122,9 @@ def _require_distinct(folders: Sequence[str]) -> None:
 
 def _bundle_folder(options: Calibrate) -> Path:
     """The bundle as a local folder, and whether the calibration has somewhere to go."""
-    folder = Path(located(options.model))
-    if options.output is None and str(folder) != options.model:
+    found = located(options.model)
+    folder = Path(found)
+    if options.output is None and found != options.model:
         raise ValueError(
             f"{options.model} comes with the package, where nothing is written; give --output FOLDER for a calibrated "
             "copy of it"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from recbase_hf.config import option
 from recbase_hf.data.prepare.own_csv import CsvColumns
 from recbase_hf.data.prepare.recognize import recognized_columns
 
-__all__ = ["CsvOptions"]
+__all__ = ["CsvOptions", "told_columns", "told_losses"]
 
 _RECOGNIZED = "; default by its name"
 
@@ -28,8 +30,20 @@ class CsvOptions:
     rating: str | None = option(None, help=f"column of the grade in the log{_RECOGNIZED}")
     label: str | None = option(None, help=f"column of liked (1) or not (0) in the log{_RECOGNIZED}")
     texts: tuple[str, ...] = option((), help="columns that make an item's text; default all of the file of the items")
-    delimiter: str | None = option(None, help="between cells, `tab` is one too; default what cuts the header")
+    liked_from: float | None = option(
+        None, help="grade from which on an event counts as liked; default all do, or as --label says"
+    )
+    delimiter: str | None = option(
+        None, help="between cells, `tab` is one too; default for each file what cuts its header most"
+    )
     encoding: str = option("utf-8", help="of the files")
+
+    @property
+    def cut(self) -> str | None:
+        """What is between cells."""
+        if self.delimiter is not None and self.delimiter != "tab" and len(self.delimiter) != 1:
+            raise ValueError(f"delimiter is {self.delimiter!r}; give one character, or tab")
+        return "\t" if self.delimiter == "tab" else self.delimiter
 
     def columns_of(self, log: str) -> CsvColumns:
         """The columns of a log and of its items; errors as `recognized_columns` has them."""
@@ -39,6 +53,40 @@ class CsvOptions:
             self.items,
             named={name: getattr(self, name) for name in names},
             texts=self.texts,
-            delimiter="\t" if self.delimiter == "tab" else self.delimiter,
+            delimiter=self.cut,
             encoding=self.encoding,
+            liked_from=self.liked_from,
         )
+
+
+def told_columns(columns: CsvColumns) -> list[str]:
+    """What was taken for what, and what to look at in it."""
+    told = ", ".join(f"{name} is {column!r}" for name, column in columns.event_columns().items())
+    lines = [f"{columns.log}: {told}; liked: {columns.label_rule()}"]
+    if columns.rating is not None and columns.label is None and columns.liked_from is None:
+        lines.append(
+            f"{columns.rating!r} is a grade, and low ones count as liked too; --liked-from 4 says from where on they do"
+        )
+    if columns.timestamp is None and columns.order is None:
+        lines.append("no column of the time is known: the rows' own order counts; name one with --timestamp or --order")
+    return lines
+
+
+def told_losses(facts: Mapping[str, Any], *, repeats: bool = False) -> list[str]:
+    """What `prepare` has left out, a line a reason.
+
+    Args:
+        facts: that it gave.
+        repeats: also rows of items that came before.
+    """
+    left_out = {
+        "repeated_items": "rows of items that came before",
+        "interactions_of_unknown_items": "interactions of items without a row",
+        "unknown_history_items": "items without a row in the histories of impressions",
+        "unknown_candidates": "candidates without a row in impressions",
+        "impressions_left_out": "impressions that lost all candidates, or all that were liked",
+    }
+    if not repeats:
+        del left_out["repeated_items"]
+    counts = {what: facts.get(name, 0) for name, what in left_out.items()} | facts["left_out_of_raw_files"]
+    return [f"left out: {count:,} {what}" for what, count in counts.items() if count]

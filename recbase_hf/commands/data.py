@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbase_hf.commands.command import Answer, Command, Group
-from recbase_hf.commands.csv_options import CsvOptions
+from recbase_hf.commands.csv_options import CsvOptions, told_columns, told_losses
 from recbase_hf.commands.data_pack import Encode, Pack, run_encode, run_pack
 from recbase_hf.commands.data_split import LeakageOptions, Split, leakage, split
 from recbase_hf.config import option
@@ -86,26 +86,16 @@ def from_csv(options: FromCsv) -> Answer:
     """Map, and say what came out."""
     columns = options.columns_of(options.log)
     answer = _prepare(own_data(columns, Path(options.output).resolve().name), str(Path(options.log).parent), options)
-    told = ", ".join(f"{name} is {column!r}" for name, column in columns.event_columns().items())
-    return Answer(f"{options.log}: {told}\n{answer.text}", {**answer.content, "columns": columns.event_columns()})
+    text = "\n".join([*told_columns(columns), answer.text])
+    return Answer(text, {**answer.content, "columns": columns.event_columns()})
 
 
 def _prepare(published: PublishedData, raw: str, options: Prepare | FromCsv) -> Answer:
     facts = prepare(published, raw, options.output, unknown_items=options.unknown_items)  # type: ignore[arg-type]
     rows = ", ".join(f"{count:,} {name}" for name, count in facts["rows"].items())
     lines = [f"{options.output}: {rows}; license: {facts['license']}"]
-    left_out = {
-        "repeated_items": "rows of items that came before",
-        "interactions_of_unknown_items": "interactions of items without a row",
-        "unknown_history_items": "items without a row in the histories of impressions",
-        "unknown_candidates": "candidates without a row in impressions",
-        "impressions_left_out": "impressions that lost all candidates, or all that were liked",
-    }
-    if isinstance(options, FromCsv) and options.items is None:
-        del left_out["repeated_items"]  # every event of an item repeats its texts
-    counts = {what: facts.get(name, 0) for name, what in left_out.items()}
-    counts |= facts["left_out_of_raw_files"]
-    lines += [f"left out: {count:,} {what}" for what, count in counts.items() if count]
+    # Every event of an item repeats its texts, where these stand in the log.
+    lines += told_losses(facts, repeats=not isinstance(options, FromCsv) or options.items is not None)
     return Answer("\n".join(lines), facts)
 
 

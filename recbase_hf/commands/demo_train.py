@@ -91,7 +91,12 @@ def demo_train(options: DemoTrain) -> Answer:
 
 
 def _launch(name: str, output: Path, made: Path, flags: tuple[str, ...]) -> None:
-    """Run a training command under `accelerate launch`, unless its result is there."""
+    """Run a training command under `accelerate launch`, unless its result is there.
+
+    Raises:
+        ChildProcessError: it did not end well.
+        ValueError: the result was made with another seed.
+    """
     record = made / "training.json"
     if record.exists():
         seed = read_json(record)["settings"]["seed"]
@@ -108,9 +113,12 @@ def _launch(name: str, output: Path, made: Path, flags: tuple[str, ...]) -> None
     arguments = [name, "--output", str(output), *flags]
     command += ["-m", "recbase_hf", *arguments]
     logger.info("    %s", shlex.join(["accelerate", "launch", "-m", "recbase_hf", *arguments]))
-    status = subprocess.run(command, check=False).returncode
+    # Standard output is for the answer alone, which may be JSON.
+    status = subprocess.run(command, check=False, stdout=sys.stderr).returncode
     if status:
-        raise SystemExit(f"{name} ended with status {status}; run the demo again to go on from its last checkpoint")
+        raise ChildProcessError(
+            f"{name} ended with status {status}; run the demo again to go on from its last checkpoint"
+        )
 
 
 COMMAND = Command("demo-train", DemoTrain, demo_train)

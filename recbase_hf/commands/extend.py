@@ -15,6 +15,7 @@ from recbase_hf.commands.options import resolve_folder, settings_of_training, ve
 from recbase_hf.config import option
 from recbase_hf.data.domain import DomainVectors, load_domain_vectors
 from recbase_hf.files import require_writable
+from recbase_hf.publishing.card_facts import is_trained
 
 if TYPE_CHECKING:
     from recbase_hf.finetuning.extension import ExtensionReport
@@ -65,7 +66,14 @@ def extend(options: Extend) -> tuple[ExtensionReport, tuple[int, ...]]:
     vectors = {domain.name: np.asarray(domain.vectors, dtype=np.float32) for domain in domains}
     extended, report = extend_tokenizer(tokenizer, vectors, levels, inertia=options.inertia)
     model.config.recbase = None  # of the old tokenizer; saving writes that of the new one
-    facts = {"levels": list(levels), "inertia": options.inertia, "from": tokenizer.fingerprint, **asdict(report)}
+    facts = {
+        "data": [domain.name for domain in domains],
+        "vectors": options.vectors,
+        "levels": list(levels),
+        "inertia": options.inertia,
+        "from": tokenizer.fingerprint,
+        **asdict(report),
+    }
     save_bundle(folder, model, extended, record=_record(options.model, extended.fingerprint, domains, facts))
     return report, tuple(levels)
 
@@ -83,7 +91,7 @@ def _record(model: str, fingerprint: str, domains: Sequence[DomainVectors], fact
         ("tokenizer_items", {domain.name: domain.items_hash for domain in domains}),
     ):
         settings[name] = {**(settings.get(name) or {}), **hashes}
-    return {"settings": settings, "extended": facts}
+    return {"settings": settings, "base_trained": is_trained(model), "extended": facts}
 
 
 def run(options: Extend) -> Answer:

@@ -21,6 +21,7 @@ from recbase_hf.config import option, part_of
 from recbase_hf.data.domain import ItemVectors
 from recbase_hf.files import read_json, require_writable
 from recbase_hf.finetuning.settings import FineTuning, UserSplit
+from recbase_hf.publishing.card_facts import is_trained
 
 if TYPE_CHECKING:
     from recbase_hf.finetuning.data import TuningData
@@ -87,6 +88,7 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
     if options.four_bit:
         keep_trainable(model)
     base = Base(_name_of(options.model), tokenizer.fingerprint, hash_of_weights(options.model))
+    base_trained = is_trained(options.model)
     source = vectors_for(tokenizer, options.vectors, trust_remote_code=options.trust_remote_code)
     tuning, context = part_of(options, FineTuning), model.config.max_position_embeddings
     with accelerator.main_process_first():  # the first fills the cache of vectors
@@ -119,6 +121,7 @@ def finetune(options: FineTune, accelerator: Any) -> Path:
     if accelerator.is_main_process:
         record = {
             "settings": settings,
+            "base_trained": base_trained,
             "trained_parameters": tuned.trained,
             "trained_targets": kept_entry(tuned.log, tuning)["trained_targets"],
             "clicks": tuned.clicks,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recbase_hf.commands.command import Answer, Command
-from recbase_hf.commands.csv_options import CsvOptions
-from recbase_hf.commands.data import Check, FromCsv, check, from_csv
+from recbase_hf.commands.csv_options import CsvOptions, told_columns, told_losses
+from recbase_hf.commands.data import Check, check
 from recbase_hf.config import option
-from recbase_hf.files import atomic_file
+from recbase_hf.data.prepare.own_csv import own_data
+from recbase_hf.data.prepare.prepared import prepare
+from recbase_hf.files import atomic_folder
 
 __all__ = ["COMMAND", "Init"]
 
@@ -37,23 +40,24 @@ def run(options: Init) -> Answer:
     folder = Path(options.output)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; name another --output, or delete it")
-    data = str(folder / "data")
-    tables = from_csv(FromCsv(**_given(options), output=data))
+    columns, data = options.columns_of(options.log), str(folder / "data")
+    configurations = _configurations(options, folder, data)
+    with atomic_folder(folder) as temporary:
+        published = own_data(columns, folder.resolve().name)
+        facts = prepare(published, columns.log.parent, temporary / "data")
+        for command, values in configurations.items():
+            (temporary / f"{command}.yaml").write_text(_yaml(command, folder, values), encoding="utf-8")
     findings = check(Check(folder=data))
-    commands = []
-    for command, values in _configurations(options, folder, data).items():
-        path = folder / f"{command}.yaml"
-        with atomic_file(path) as temporary:
-            temporary.write_text(_yaml(command, path, values), encoding="utf-8")
-        commands.append(f"recbase {command} --config {path}")
-    lines = [tables.text, findings.text, "next:", *(f"  {command}" for command in commands)]
-    content = {"folder": str(folder), "tables": tables.content, **findings.content, "next": commands}
-    return Answer("\n".join(lines), content, is_yes=findings.is_yes)
+    commands = [shlex.join(["recbase", command, "--config", str(_path(folder, command))]) for command in configurations]
+    rows = ", ".join(f"{count:,} {name}" for name, count in facts["rows"].items())
+    losses = told_losses(facts, repeats=options.items is not None)
+    lines = [*told_columns(columns), f"{data}: {rows}", *losses, findings.text, "next:", *(f"  {c}" for c in commands)]
+    content = {"folder": str(folder), "columns": columns.event_columns(), "tables": facts, "next": commands}
+    return Answer("\n".join(lines), {**content, **findings.content}, is_yes=findings.is_yes)
 
 
-def _given(options: Init) -> dict[str, Any]:
-    """What `recbase data from-csv` is told."""
-    return {name: value for name, value in vars(options).items() if name not in ("output", "model")}
+def _path(folder: Path, command: str) -> Path:
+    return folder / f"{command}.yaml"
 
 
 def _configurations(options: Init, folder: Path, data: str) -> dict[str, dict[str, Any]]:
@@ -73,10 +77,10 @@ def _configurations(options: Init, folder: Path, data: str) -> dict[str, dict[st
     }
 
 
-def _yaml(command: str, path: Path, values: dict[str, Any]) -> str:
+def _yaml(command: str, folder: Path, values: dict[str, Any]) -> str:
     import yaml
 
-    return _HEAD.format(command=command, path=path) + yaml.safe_dump(values, sort_keys=False)
+    return _HEAD.format(command=command, path=_path(folder, command)) + yaml.safe_dump(values, sort_keys=False)
 
 
 COMMAND = Command("init", Init, run, positional=("log",))

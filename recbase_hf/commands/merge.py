@@ -12,6 +12,7 @@ from recbase_hf.commands.command import Answer, Command
 from recbase_hf.commands.options import settings_of_training
 from recbase_hf.config import option
 from recbase_hf.files import read_json, require_writable
+from recbase_hf.publishing.card_facts import is_trained
 
 __all__ = ["COMMAND", "Merge", "merge"]
 
@@ -62,7 +63,7 @@ def _record(adapter: str, base: str) -> dict[str, Any]:
     for name in ("tokenizer_data", "tokenizer_items"):
         settings.setdefault(name, before.get(name) or {})
     settings.setdefault("base_data", before.get("data") or {})
-    return {**record, "settings": settings, "merged": True}
+    return {**record, "settings": settings, "base_trained": is_trained(base), "merged": True}
 
 
 def run(options: Merge) -> Answer:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbase_hf.commands.command import Answer, Command
-from recbase_hf.commands.csv_options import CsvOptions
+from recbase_hf.commands.csv_options import CsvOptions, told_columns, told_losses
 from recbase_hf.config import option, require_positive
-from recbase_hf.data.prepare.own_csv import own_data, own_events
+from recbase_hf.data.prepare.own_csv import CsvColumns, own_data
 from recbase_hf.data.prepare.prepared import prepare
+from recbase_hf.data.prepare.recognize import recognized_pairs
+from recbase_hf.errors import DataError, LaunchError
 
 if TYPE_CHECKING:
+    from recbase_hf.data.histories import Histories
     from recbase_hf.scoring.method import ScoreMethod
     from recbase_hf.scoring.scorer import RecBaseScorer
     from recbase_hf.scoring.users import UserScores
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "Score", "load_scorer", "score_log", "score_table_of"]
 
 METHODS = ("adapted", "calibrated", "catalog", "joint")
+ROWS_PER_PART = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,20 @@ class Score(CsvOptions):
     model: str = option(help="bundle: one that comes with the package, a folder or a Hub id")
     log: str | None = option(None, help="delimited file, an event a row: who is scored for")
     candidates: str | None = option(
-        None,
-        help="delimited file of users and items, in columns named as in the log, to be scored in place of the best",
+        None, help="of --log: delimited file of users and items, which get a score each, in place of the best"
     )
-    k: int = option(10, help="items a user of the log")
+    k: int | None = option(None, help="of --log: items a user, 10 by default")
+    unknown_items: str | None = option(
+        None,
+        help="of --log: what names items that the file of the items lacks is left out and counted, as by default, or "
+        "refused",
+        choices=("drop", "error"),
+    )
+    unordered_events: str | None = option(
+        None,
+        help="of --log: what to do with events that lack their time when others have one; by default they are refused",
+        choices=("error", "drop"),
+    )
     catalog: str | None = option(None, help="of --table: catalog folder, made by recbase build-catalog")
     table: str | None = option(
         None,
@@ -52,8 +66,8 @@ class Score(CsvOptions):
     )
     output: str | None = option(
         None,
-        help="of --log: file, .parquet, .csv or .jsonl, default runs/scored.parquet; of --table: folder of Parquet "
-        "shards, default runs/scores",
+        help="of --log: file, .parquet or .csv, default runs/scored.parquet; of --table: folder of Parquet shards, "
+        "default runs/scores",
     )
     adapter: str | None = option(None, help="adapter over it, made by recbase finetune: a folder or a Hub id")
     method: str | None = option(
@@ -62,28 +76,33 @@ class Score(CsvOptions):
         "calibrated where it has fewer than 50 histories; of --table by default catalog, or joint",
         choices=METHODS,
     )
-    alpha: float = option(0.0, help="of --table: share of the score under an empty history that is taken off, 0 to 1")
+    alpha: float | None = option(
+        None, help="of --table: share of the score under an empty history that is taken off, 0 to 1; default 0"
+    )
     memory_budget: int = option(1 << 30, help="bytes for what goes through the model at a time, beside the weights")
-    rows_per_part: int = option(4096, help="of --table: rows in memory, and rows that an interruption may cost")
-    unknown_items: str = option(
-        "drop",
-        help="what names items that the file of the items lacks: leave out and count, or refuse",
-        choices=("drop", "error"),
+    rows_per_part: int | None = option(
+        None, help="of --table: rows in memory, and rows that an interruption may cost; default 4096"
     )
 
     def __post_init__(self) -> None:
-        require_positive(self, "k")
         if (self.log is None) == (self.table is None):
             raise ValueError("give --items and --log, two CSV files, or --catalog and --table")
-        if self.table is not None:
-            if self.catalog is None:
-                raise ValueError("--table needs --catalog; recbase build-catalog makes one")
-            if self.items is not None or self.candidates is not None:
-                raise ValueError("--items and --candidates belong to --log; a table holds its own candidates")
-            if self.method in ("adapted", "calibrated"):
-                raise ValueError(f"method {self.method} is for --log; a table is scored by catalog or joint")
-        elif self.catalog is not None:
-            raise ValueError("--catalog belongs to --table; give the --items of the log")
+        of_log = {field.name for field in fields(CsvOptions)} | _OF_LOG
+        for name in sorted(_OF_TABLE if self.log is not None else of_log):
+            if getattr(self, name) not in (None, (), _DEFAULTS.get(name)):
+                form, other = ("--log", "--table") if self.log is not None else ("--table", "--log")
+                raise ValueError(f"--{name.replace('_', '-')} belongs to {other}; with {form} leave it out")
+        if self.k is not None:
+            require_positive(self, "k")
+        if self.table is not None and self.catalog is None:
+            raise ValueError("--table needs --catalog; recbase build-catalog makes one")
+        if self.table is not None and self.method in ("adapted", "calibrated"):
+            raise ValueError(f"method {self.method} is for --log; a table is scored by catalog or joint")
+
+
+_OF_LOG = {"candidates", "k", "unknown_items", "unordered_events"}
+_OF_TABLE = {"catalog", "alpha", "rows_per_part"}
+_DEFAULTS = {"encoding": CsvOptions.encoding}
 
 
 def load_scorer(model: str, adapter: str | None, **options: Any) -> RecBaseScorer:
@@ -110,52 +129,93 @@ def score_table_of(options: Score, accelerator: Any) -> list[Path]:
         options.output or "runs/scores",
         catalog=ItemCatalog.from_pretrained(cast(str, options.catalog), tokenizer=scorer.tokenizer),
         method=cast("ScoreMethod", options.method or "catalog"),
-        alpha=options.alpha,
-        rows_per_part=options.rows_per_part,
+        alpha=options.alpha or 0.0,
+        rows_per_part=ROWS_PER_PART if options.rows_per_part is None else options.rows_per_part,
     )
     accelerator.end_training()
     return shards
 
 
-def score_log(options: Score) -> tuple[Path, UserScores]:
-    """Score for the users of the log and write the file.
+def score_log(options: Score) -> Answer:
+    """Score for the users of the log, write the file, and say what was read and scored.
 
     Raises:
         DataError: the files do not fit each other, or cannot be read; says where.
         FileExistsError: the file is there.
-        UnknownItemError: a candidate is not in the file of the items.
+        LaunchError: several processes were started.
         ValueError: the file is of no known kind.
     """
     from recbase_hf.catalog import ItemCatalog
-    from recbase_hf.data.histories import build_histories
     from recbase_hf.data.tables import read_interactions, read_items
-    from recbase_hf.scoring.users import require_writable_table, score_users
+    from recbase_hf.scoring.users import Pairs, require_writable_table, score_users
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LaunchError("one process scores a log; start recbase score without accelerate launch, or give --table")
     output = Path(options.output or "runs/scored.parquet")
     require_writable_table(output)
-    columns = options.columns_of(cast(str, options.log))
+    columns, is_drop = options.columns_of(cast(str, options.log)), options.unknown_items != "error"
+    pairs = None
+    if options.candidates is not None:
+        pairs = Pairs(*recognized_pairs(options.candidates, columns, delimiter=options.cut), name=options.candidates)
     scorer = load_scorer(options.model, options.adapter, memory_budget=options.memory_budget)
     with TemporaryDirectory() as work:
         folder = Path(work) / "tables"
         published = own_data(columns, columns.log.stem)
-        prepare(published, columns.log.parent, folder, unknown_items=options.unknown_items)  # type: ignore[arg-type]
+        facts = prepare(published, columns.log.parent, folder, unknown_items="drop" if is_drop else "error")
         items = read_items(folder)
-        histories = build_histories(read_interactions(folder), items["item_id"][:])
+        histories, seen = _users_of(read_interactions(folder), items["item_id"][:], options)
         catalog = ItemCatalog.from_items(items, tokenizer=scorer.tokenizer)
-        pairs = None
-        if options.candidates is not None:
-            named = replace(columns, log=Path(options.candidates), timestamp=None, order=None, rating=None, label=None)
-            pairs = pa.concat_tables(own_events(named))
-        scored = score_users(scorer, catalog, histories, output, k=options.k, pairs=pairs, method=options.method)
-    return output, scored
+    scored = score_users(
+        scorer,
+        catalog,
+        histories,
+        output,
+        seen=seen,
+        k=options.k or 10,
+        pairs=pairs,
+        drop_unknown=is_drop,
+        method=options.method,
+    )
+    return _answer(output, scored, facts, columns)
+
+
+def _users_of(interactions: Any, item_ids: Any, options: Score) -> tuple[Histories, Histories]:
+    """What users of the log liked, and all that they had to do with.
+
+    Raises:
+        DataError: an event lacks its time when others have one; names the log.
+    """
+    from recbase_hf.data.histories import build_histories
+
+    unordered = cast(Literal["error", "drop"], options.unordered_events or "error")
+    try:
+        liked = build_histories(interactions, item_ids, unordered_events=unordered)
+        if "label" not in interactions.column_names:
+            return liked, liked
+        every = interactions.remove_columns(["label"])
+        return liked, build_histories(every, item_ids, unordered_events=unordered)
+    except DataError as error:
+        raise DataError(f"{options.log}: {error}") from error
+
+
+def _answer(output: Path, scored: UserScores, facts: dict[str, Any], columns: CsvColumns) -> Answer:
+    lines = [*told_columns(columns), *told_losses(facts)]
+    if scored.unknown_pairs:
+        lines.append(f"left out: {scored.unknown_pairs:,} candidates without a row in the file of the items")
+    if scored.users_without_history:
+        lines.append(f"{scored.users_without_history:,} users like nothing in the log: scored without a history")
+    if scored.weights is not None:
+        lines.append("weights: " + ", ".join(f"{name} {value:.2f}" for name, value in scored.weights.items()))
+    lines.append(f"{output}: {scored.rows:,} rows for {scored.users:,} users, scored by {scored.method}")
+    read = {"columns": columns.event_columns(), "rows_read": facts["rows"]}
+    left_out = {name: facts[name] for name in ("interactions_of_unknown_items", "left_out_of_raw_files")}
+    return Answer("\n".join(lines), {"file": str(output), **asdict(scored), **read, **left_out})
 
 
 def run(options: Score) -> Answer:
     """Score, and say where the scores are."""
     if options.log is not None:
-        output, scored = score_log(options)
-        text = f"{output}: {scored.rows:,} rows for {scored.users:,} users, scored by {scored.method}"
-        return Answer(text, {"file": str(output), **asdict(scored)})
+        return score_log(options)
     from recbase_hf.training.launch import make_accelerator
 
     shards = score_table_of(options, make_accelerator(mixed_precision="no"))

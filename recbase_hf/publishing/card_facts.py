@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recbase_hf.bundle import bundle_file
 from recbase_hf.files import read_json
 from recbase_hf.publishing.kinds import Kind
 
@@ -53,10 +54,21 @@ def base_of(folder: str | Path) -> dict[str, Any]:
     return (read_json(record).get("base") or {}) if record.is_file() else {}
 
 
-def is_trained(folder: str | Path) -> bool:
-    """Whether a bundle's weights have learned from anything, by its `training.json`."""
-    record = Path(folder) / "training.json"
-    return record.is_file() and bool(read_json(record).get("trained_targets", 1))
+def is_trained(name_or_path: str | Path) -> bool:
+    """Whether a bundle's weights have learned from anything, by its `training.json`: their own training, or their base's.
+
+    Args:
+        name_or_path: of the bundle: a folder, a Hub id, or one that comes with the package.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    path = bundle_file(name_or_path, "training.json")
+    if path is None:
+        return False
+    record = read_json(path)
+    # Records of early versions count no targets; they are of trainings, which say nothing of a base.
+    return bool(record.get("base_trained") or record.get("trained_targets", "base_trained" not in record))
 
 
 def quoted_settings(settings: Mapping[str, Any]) -> str:

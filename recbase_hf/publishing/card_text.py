@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recbase_hf.errors import PublishingError
 
-__all__ = ["CardText", "part_marks", "with_part"]
+__all__ = ["CardText", "is_form", "part_marks", "with_part"]
 
+_NOT_FILLED_IN = "[More Information Needed]"
+_ADDED_TO_FORM = re.compile(
+    r"# (?:Model|Dataset) Card for |#+ (?:Framework versions|Training procedure)$|- PEFT "
+    r"|The following `bitsandbytes` quantization config|- (?:_?load_in_|llm_int8_|bnb_4bit_|quant_)"
+)
+"""Lines that the Hub and PEFT fill into the form by themselves."""
 _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*$\n?", re.DOTALL | re.MULTILINE)
 
 
@@ -24,6 +31,23 @@ class CardText:
 
     metadata: dict[str, Any]
     body: str
+
+    @classmethod
+    def read(cls, path: Path, *, place: str | None = None) -> CardText:
+        """Take a card in a file apart.
+
+        Args:
+            path: of the file.
+            place: what messages call it; default its path.
+
+        Raises:
+            PublishingError: it is not UTF-8, or the metadata is not YAML.
+        """
+        place = place or str(path)
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"), place=place)
+        except UnicodeDecodeError as error:
+            raise PublishingError(f"{place} is no UTF-8 text ({error}); save it again in that encoding") from error
 
     @classmethod
     def parse(cls, text: str, *, place: str = "README.md") -> CardText:
@@ -51,6 +75,23 @@ class CardText:
 
         written = yaml.safe_dump(self.metadata, sort_keys=False, allow_unicode=True, width=120)
         return f"---\n{written}---\n\n{self.body.strip()}\n"
+
+
+def is_form(body: str) -> bool:
+    """Whether this is the form that PEFT and the Hub write for others to fill in, and nobody has written into it.
+
+    >>> is_form("# Model Card for Model ID\n\n- **Developed by:** [More Information Needed]\n\n- PEFT 0.18.0")
+    True
+    >>> is_form("# Model Card for Model ID\n\nA model that I made.\n\n[More Information Needed]")
+    False
+    """
+    if _NOT_FILLED_IN not in body:
+        return False
+    from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+
+    forms = (ModelCard.from_template(ModelCardData()), DatasetCard.from_template(DatasetCardData()))
+    known = {line.strip() for form in forms for line in form.text.splitlines()} | {""}
+    return all(line in known or _ADDED_TO_FORM.match(line) for line in map(str.strip, body.splitlines()))
 
 
 def part_marks(name: str) -> tuple[str, str]:

@@ -31,9 +31,7 @@ def read_receipts(places: Sequence[str | Path], *, fingerprint: str, weights: st
         PublishingError: a receipt is of another model, or a figure is missing; says which.
         DataError: a file is not a receipt.
     """
-    files = [
-        file for place in map(Path, places) for file in (sorted(place.glob("*.json")) if place.is_dir() else [place])
-    ]
+    files = [file for place in places for file in _files(Path(place))]
     sets = [EvaluatedSet(str(file), read_receipt(file)) for file in files]
     for each in sets:
         model = each.receipt["model"] or {}

@@ -216,7 +216,7 @@ def _require_base(kind: Kind, folder: Path, text: str, api: Any) -> None:
         _require_same_weights(folder, base, api)
     card = _download(api, base, CARD) if kind.name == "adapter" else None
     if card is not None:
-        theirs = str(CardText.parse(card.read_text(encoding="utf-8"), place=base).metadata.get("license"))
+        theirs = str(CardText.read(card, place=f"{CARD} of {base}").metadata.get("license"))
         if is_permissive(str(metadata["license"])) and not is_permissive(theirs):
             raise PublishingError(
                 f"{folder} is not published: the license of its base {base} is {theirs}, which the license "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -46,6 +47,8 @@ _SECRETS = {
 }
 _SECRET = re.compile("|".join(f"({pattern.replace('(?i)', '')})" for pattern in _SECRETS.values()))
 _ANY_CASE = re.compile(_SECRETS["a password or key"])
+_HEAD = 1 << 12
+"""Bytes that tell what a file is."""
 
 
 def scan_files(files: Mapping[str, Path | bytes]) -> list[Refusal]:
@@ -129,8 +132,28 @@ def _is_safetensors(head: bytes, content: Path | bytes) -> bool:
 
 
 def _is_pickle(content: Path | bytes) -> bool:
-    """By the first bytes, whatever the name: a pickle, also in a zip (torch) or compressed (joblib), NumPy objects."""
-    head = _head(content, 1 << 12)
+    """By the first bytes, whatever the name: a pickle or NumPy objects, also compressed (joblib) or in a zip (torch)."""
+    head = _head(content, _HEAD)
+    return _has_pickle_inside(content) if head.startswith(b"PK\x03\x04") else _starts_as_pickle(head)
+
+
+def _has_pickle_inside(archive: Path | bytes) -> bool:
+    file = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+    # What is no zip after all, is encrypted or damaged, no reader takes for weights or arrays.
+    with suppress(zipfile.BadZipFile, RuntimeError, EOFError, zlib.error), zipfile.ZipFile(file) as opened:
+        names = opened.namelist()
+        if any(Path(name).suffix in PICKLE_SUFFIXES for name in names):
+            return True
+        return any(_starts_as_pickle(_head_of_member(opened, name)) for name in names)
+    return False
+
+
+def _head_of_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as member:
+        return member.read(_HEAD)
+
+
+def _starts_as_pickle(head: bytes) -> bool:
     if head.startswith(b"\x1f\x8b"):
         with suppress(zlib.error):
             head = zlib.decompressobj(wbits=31).decompress(head, 16)
@@ -139,7 +162,4 @@ def _is_pickle(content: Path | bytes) -> bool:
             head = zlib.decompressobj().decompress(head, 16)
     if head.startswith(b"\x93NUMPY"):
         return re.search(rb"'\|O\d*'", head) is not None
-    if head.startswith(b"PK\x03\x04") and isinstance(content, Path):
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(content) as archive:
-            return any(Path(name).suffix in PICKLE_SUFFIXES for name in archive.namelist())
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")

@@ -13,7 +13,7 @@ from recbase_hf.errors import PublishingError
 from recbase_hf.evaluation.comparison import EvaluatedSet
 from recbase_hf.files import atomic_file, read_json, write_json
 from recbase_hf.publishing import card_facts
-from recbase_hf.publishing.card_text import CardText, with_part
+from recbase_hf.publishing.card_text import CardText, is_form, with_part
 from recbase_hf.publishing.figures import figures_in_words, model_index, read_receipts, receipt_name
 from recbase_hf.publishing.kinds import Kind, kind_of_folder
 from recbase_hf.publishing.terms import Source, sources_of
@@ -24,8 +24,8 @@ CARD = "README.md"
 ANY_ID = "OWNER/NAME"
 TAGS = ["recommendation", "semantic-ids", "recbase"]
 _HERE = 'from_pretrained(".")  # this folder, or the repository\'s id'
-_BOILERPLATE = "[More Information Needed]"
-"""What cards hold that PEFT and the Hub write for others to fill in."""
+_OF_PEFT = {"base_model", "library_name", "pipeline_tag", "tags"}
+"""Metadata that PEFT writes by itself: of wherever the base lay."""
 _LIBRARIES = {"bundle": "transformers", "adapter": "peft", "tokenizer": "recbase-hf", "catalog": "recbase-hf"}
 
 
@@ -89,7 +89,7 @@ def completed_card(folder: str | Path, *, repo_id: str | None = None, options: C
     """The card of a folder as it would be published; nothing is written.
 
     A card that the folder has keeps what people wrote into it: only its metadata is added to, and the parts between
-    marks (`<!-- figures: written by recbase card -->`) are written anew. One that somebody else's tool left to be
+    marks (`<!-- figures: written by recbase card -->`) are written anew. A form of PEFT's or the Hub's that nobody has
     filled in is replaced.
 
     Raises:
@@ -97,11 +97,7 @@ def completed_card(folder: str | Path, *, repo_id: str | None = None, options: C
     """
     options = options or CardOptions()
     folder, kind = Path(folder), kind_of_folder(folder)
-    path = folder / CARD
-    text = path.read_text(encoding="utf-8") if path.is_file() else _BOILERPLATE
-    if _BOILERPLATE in text:
-        text = _from_template(kind, folder, repo_id, options)
-    card = CardText.parse(text, place=str(path))
+    card = _card_to_complete(kind, folder, repo_id, options)
     sources = sources_of(folder, {**_stated_terms(card.metadata), **options.data_licenses})
     sets = _receipts(kind, folder, options)
     metadata = _metadata(card.metadata, kind, folder, options, sources)
@@ -173,6 +169,17 @@ def _rendered(template: str, metadata: dict[str, Any], **variables: Any) -> str:
     # A variable that is not there is a mistake of ours, not a gap in a card.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(text).render(card_data=card_data, **variables)
+
+
+def _card_to_complete(kind: Kind, folder: Path, repo_id: str | None, options: CardOptions) -> CardText:
+    """What somebody wrote, or a new card in place of none or a form."""
+    path = folder / CARD
+    card = CardText.read(path) if path.is_file() else None
+    if card is not None and not is_form(card.body):
+        return card
+    new = CardText.parse(_from_template(kind, folder, repo_id, options))
+    stated = {} if card is None else {name: value for name, value in card.metadata.items() if name not in _OF_PEFT}
+    return CardText({**stated, **new.metadata}, new.body)
 
 
 def _from_template(kind: Kind, folder: Path, repo_id: str | None, options: CardOptions) -> str:
@@ -280,8 +287,9 @@ def _receipts(kind: Kind, folder: Path, options: CardOptions) -> list[EvaluatedS
         raise PublishingError(f"{folder} is a {kind.name}; only bundles have receipts: leave --receipts out")
     if not card_facts.is_trained(folder):
         raise PublishingError(
-            f"{folder} has no training.json that says how its weights were trained, and a checkpoint that was not "
-            "trained shows no figures: leave --receipts out, or publish the folder that the training left"
+            f"nothing says that the weights of {folder} were trained (training.json is missing, or tells of no "
+            "training), and a checkpoint that was not trained shows no figures: leave --receipts out, or publish the "
+            "folder that the training left"
         )
     return read_receipts(places, fingerprint=card_facts.fingerprint_of(folder) or "", weights=hash_of_weights(folder))
 
@@ -315,16 +323,37 @@ _COMMANDS = {
 
 
 def _reproduction(kind: str, folder: Path, base: str | None) -> str:
-    record = folder / "training.json"
-    if not record.is_file():
+    path = folder / "training.json"
+    if not path.is_file():
         return "How this was made is not recorded."
-    settings = read_json(record).get("settings", {})
+    record, base = read_json(path), base or "BASE"
+    if "extended" in record:
+        return _how_extended(record["extended"], base)
+    merging = f"recbase merge --model {base} --adapter {{adapter}} --output merged"
+    if record.get("merged") and not record.get("base"):
+        return f"```bash\n{merging.format(adapter='ADAPTER')}\n```\n\nHow the adapter was made is not recorded."
+    settings = record.get("settings", {})
     data, command = " ".join(settings.get("data") or {}) or "DATA", _COMMANDS[kind]
-    if card_facts.base_of(folder):
-        command = f"{_COMMANDS['adapter']} --model {base or 'BASE'}"
+    if record.get("base"):
+        command = f"{_COMMANDS['adapter']} --model {base}"
         data = " ".join(name for name in data.split() if name not in (settings.get("base_data") or {})) or data
+    commands = f"{command} --config settings.yaml --data {data}"
+    if record.get("merged"):
+        commands += f" --output finetuned\n{merging.format(adapter='finetuned/adapter')}"
     return (
         f"With these settings as `settings.yaml` and the data sets prepared in folders of these names:\n\n"
-        f"```bash\n{command} --config settings.yaml --data {data}\n```\n\n"
+        f"```bash\n{commands}\n```\n\n"
         f"```yaml\n{card_facts.quoted_settings(settings)}\n```"
+    )
+
+
+def _how_extended(facts: Mapping[str, Any], base: str) -> str:
+    data = " ".join(facts.get("data") or ["DATA"])
+    vectors = f" --vectors {facts['vectors']}" if facts.get("vectors") else ""
+    levels = " ".join(map(str, facts["levels"]))
+    return (
+        "From the bundle before, whose own card says how it was trained, and the items of data sets prepared in "
+        "folders of these names:\n\n"
+        f"```bash\nrecbase extend --model {base} --data {data}{vectors} --levels {levels} "
+        f"--inertia {facts['inertia']:g} --output extended\n```"
     )

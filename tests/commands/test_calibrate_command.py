@@ -176,6 +176,13 @@ def test_a_copy_gets_it_where_an_output_is_named(bundle, data, tmp_path):
     assert (bundle / "calibration.json").exists()
 
 
+def test_a_folder_may_be_written_in_other_ways(bundle, data, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    for name in (f"{bundle}/", f"./{bundle.name}", f"{bundle.name}//"):
+        recbase("calibrate", *flags_of(name, data / "toys"), "--max-users", "5")
+        (bundle / "calibration.json").unlink()
+
+
 def test_a_model_of_the_hub_is_copied(bundle, data, tmp_path, monkeypatch):
     message = error_of("--model", "nobody/model", "--data", data / "toys")
     assert message.endswith("nobody/model is no local folder; give --output FOLDER for a calibrated copy of it")

@@ -47,6 +47,10 @@ def test_a_receipt_has_all_rankers_and_the_table_is_made_of_it(tmp_path):
     assert "LoRA" in done.stdout
     assert str(tmp_path) not in receipt.read_text()
     assert runpy.run_path(str(SCRIPT))["render"](tmp_path / "receipts") == done.stdout.strip()
+    assert run(*given).returncode == 0, "a finished receipt is not made again"
+    other = run(*given, "--learning-rate", "0.5")
+    assert other.returncode == 1
+    assert "was made with other settings (learning_rate)" in other.stderr
     plot = runpy.run_path(str(SCRIPT.with_name("finetune_plot.py")))
     drawn = ElementTree.fromstring(plot["draw"](tmp_path / "receipts"))
     assert len(drawn.findall("{*}polyline")) == len(plot["LINES"])

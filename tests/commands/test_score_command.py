@@ -90,12 +90,10 @@ def test_two_csv_files_are_all_that_is_needed(made, files, capsys):
 def test_candidates_of_a_file_are_scored(made, files, capsys):
     write_csv(files / "pairs.csv", [{"customer_id": 7, "sku": "item-3"}, {"customer_id": 1, "sku": "item-4"}])
     score_of(made, "--candidates", "pairs.csv", "--out", "pairs-scored.csv", "--method", "joint", "--json")
-    assert json.loads(capsys.readouterr().out) == {
-        "file": "pairs-scored.csv",
-        "users": 2,
-        "rows": 2,
-        "method": "joint",
-    }
+    told = json.loads(capsys.readouterr().out)
+    assert (told["file"], told["users"], told["rows"], told["method"]) == ("pairs-scored.csv", 2, 2, "joint")
+    assert told["rows_read"] == {"items": 40, "interactions": 165}
+    assert told["columns"] == {"user_id": "customer_id", "item_id": "sku", "timestamp": "date"}
     scorer = RecBaseScorer.from_pretrained(made / "model")
     catalog = ItemCatalog.from_items(make_items(40), tokenizer=scorer.tokenizer)
     expected = scorer.score(["item-7", "item-10", "item-13"], ["item-3"], catalog=catalog, method="joint")
@@ -109,7 +107,11 @@ def test_candidates_of_a_file_are_scored(made, files, capsys):
         (["--log", "log.csv", "--table", "pairs.parquet"], "give --items and --log"),
         (["--table", "pairs.parquet"], "--table needs --catalog"),
         (["--log", "log.csv", "--catalog", "catalog"], "--catalog belongs to --table"),
-        (["--table", "t", "--catalog", "c", "--items", "items.csv"], "belong to --log"),
+        (["--table", "t", "--catalog", "c", "--items", "items.csv"], "--items belongs to --log"),
+        (["--table", "t", "--catalog", "c", "--k", "5"], "--k belongs to --log; with --table leave it out"),
+        (["--log", "log.csv", "--alpha", "0"], "--alpha belongs to --table; with --log leave it out"),
+        (["--log", "log.csv", "--items", "items.csv", "--delimiter", "::"], "delimiter is '::'; give one character"),
+        (["--log", "log.csv", "--items", "items.csv", "--liked-from", "4"], "which column is the grade"),
         (["--table", "t", "--catalog", "c", "--method", "adapted"], "method adapted is for --log"),
         (["--log", "log.csv", "--items", "items.csv", "--out", "scores"], r"call it *.parquet or *.csv"),
         (["--log", "gone.csv", "--items", "items.csv"], "gone.csv does not exist"),
@@ -129,3 +131,57 @@ def test_files_that_do_not_match_are_refused_before_anything_is_scored(made, fil
     with pytest.raises(SystemExit, match=r"none of the 165 interactions of log .* they have 'item-0'"):
         score_of(made)
     assert not (files / "runs").exists()
+
+
+def test_losses_and_what_was_taken_for_what_are_said(made, files, capsys):
+    with open(files / "log.csv", "a") as log:
+        log.write('"999","gone","2024-02-01"\n')
+    score_of(made, "--out", "scored.csv")
+    printed = capsys.readouterr().out
+    assert "user_id is 'customer_id', item_id is 'sku', timestamp is 'date'; liked: all events" in printed
+    assert "left out: 1 interactions of items without a row" in printed
+    assert "weights: joint " in printed
+    with pytest.raises(SystemExit, match="gone"):
+        score_of(made, "--out", "other.csv", "--unknown-items", "error")
+
+
+def test_low_grades_and_dislikes_are_no_likes_and_do_not_come_back(made, files, capsys):
+    rows = [
+        {"customer_id": user, "sku": f"item-{(user + 3 * place) % 40}", "stars": 1 + 4 * (place != 1)}
+        for user in range(55)
+        for place in range(4)
+    ]
+    rows.append({"customer_id": 99, "sku": "item-5", "stars": 1})
+    write_csv(files / "log.csv", rows)
+    score_of(made, "--out", "all.csv")
+    assert "'stars' is a grade, and low ones count as liked too; --liked-from 4" in capsys.readouterr().out
+    score_of(made, "--out", "liked.csv", "--liked-from", "4", "--k", "40")
+    assert "1 users like nothing in the log: scored without a history" in capsys.readouterr().out
+    found = pa_csv.read_csv("liked.csv").to_pylist()
+    of_seven = {row["item_id"] for row in found if row["user_id"] == 7}
+    assert of_seven == {f"item-{item}" for item in range(40)} - {f"item-{7 + 3 * place}" for place in range(4)}
+    assert len([row for row in found if row["user_id"] == 99]) == 39
+
+
+def test_candidates_may_be_written_in_another_way_than_the_log(made, files):
+    (files / "pairs.csv").write_text("user_id;item_id;segment\r\n7;item-3;a\r\n8;gone;b\r\n")
+    score_of(made, "--candidates", "pairs.csv", "--out", "scored.csv", "--method", "joint")
+    (row,) = pa_csv.read_csv("scored.csv").to_pylist()
+    assert (row["user_id"], row["item_id"], row["segment"]) == (7, "item-3", "a")
+    (files / "pairs.csv").write_text("user_id;item_id\n")
+    with pytest.raises(SystemExit, match=r"pairs\.csv: no rows; give a user and an item a row"):
+        score_of(made, "--candidates", "pairs.csv", "--out", "other.csv")
+
+
+def test_an_event_without_its_time_is_refused_or_left_out(made, files):
+    with open(files / "log.csv", "a") as log:
+        log.write('"3","item-0",\n')
+    with pytest.raises(SystemExit, match=r"recbase score: log\.csv: .*--unordered-events drop"):
+        score_of(made, "--out", "scored.csv")
+    score_of(made, "--out", "scored.csv", "--unordered-events", "drop")
+
+
+def test_several_processes_are_refused_for_a_log(made, files, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="one process scores a log"):
+        score_of(made, "--out", "scored.csv")

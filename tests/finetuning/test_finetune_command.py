@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from finetuning.conftest import forget_accelerate
 from finetuning.small_shop import write_base, write_shop
 from recbase_hf import ItemCatalog, RecBaseScorer, cli
+from recbase_hf.publishing import completed_card
 from tiny_world import HashEncoder, make_items, make_tokenizer
+from training_record import make_training_record
 
 FLAGS = [
     *("--row-length", "65", "--max-items", "8", "--batch-rows", "4", "--ctr-batch", "16"),
@@ -118,6 +122,36 @@ def test_an_extended_bundle_is_fine_tuned_on_the_levels_that_moved(base, shop, t
     assert "different tokenizers" in error_of(
         "merge", "--adapter", adapter, "--model", base, "--output", tmp_path / "merged"
     )
+
+
+def commands_of(card: str) -> list[str]:
+    """Those that say how it was made."""
+    return re.search(r"## How to reproduce\n.*?```bash\n(.*?)\n```", card, re.DOTALL)[1].splitlines()
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_a_bundle_made_of_another_is_as_trained_as_that_one(is_trained, base, shop, tmp_path):
+    start = shutil.copytree(base, tmp_path / "start")
+    if is_trained:
+        (start / "training.json").write_text(json.dumps(make_training_record()))
+    given = ["--model", start, "--data", shop, "--output"]
+    nothing_learned = ["--learning-rate", "1e-12", "--epochs", "1", "--max-users", "20"]
+    run("finetune", *given, tmp_path / "lora", *nothing_learned)
+    assert record_of(tmp_path / "lora" / "adapter")["trained_targets"] == 0
+    run("merge", "--adapter", tmp_path / "lora" / "adapter", "--output", tmp_path / "merged")
+    run("finetune", *given, tmp_path / "full", *nothing_learned, "--method", "full")
+    run("extend", *given, tmp_path / "extended", "--levels", "3", "4")
+    cards = {name: completed_card(tmp_path / name) for name in ("merged", "full/model", "extended")}
+    for name, card in cards.items():
+        assert ("nobody has evaluated these weights" in card) == is_trained, name
+        assert ("what was not trained has none" in card) != is_trained, name
+
+    assert commands_of(cards["merged"]) == [
+        "accelerate launch examples/finetune_lora.py --model BASE --config settings.yaml --data shop --output finetuned",
+        "recbase merge --model BASE --adapter finetuned/adapter --output merged",
+    ]
+    extending = "recbase extend --model BASE --data shop --levels 3 4 --inertia 10 --output extended"
+    assert commands_of(cards["extended"]) == [extending]
 
 
 def test_probes_of_other_data_are_measured_too(base, shop, tmp_path):

@@ -174,6 +174,47 @@ def test_what_people_wrote_stays(folder_of):
     assert card.index("## How to reproduce") < card.index("## Versions")
 
 
+def peft_form(**metadata):
+    """As PEFT leaves it, which fills in the metadata after the text."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    form = ModelCard.from_template(ModelCardData())
+    form.data = ModelCardData(base_model="/home/ann/base", **metadata)
+    form.text += "\n### Framework versions\n\n- PEFT 0.18.0"
+    return str(form)
+
+
+@pytest.mark.parametrize("card", [
+    "---\nlicense: mit\n---\n# Our model\n\nMade with care.\n\n## Contact\n\n[More Information Needed]\n",
+    peft_form(license="mit").replace("## Uses\n", "## Uses\n\nMade with care.\n"),
+])  # fmt: skip
+def test_a_card_with_gaps_is_kept_and_not_published(folder_of, card):
+    folder = folder_of("bundle")
+    (folder / "README.md").write_text(card)
+    options = CardOptions(data_licenses={"toys": "own"})
+    completed = completed_card(folder, options=options)
+    assert "Made with care." in completed
+    assert metadata_of(completed).license == "mit"
+    with pytest.raises(PublishingError, match=r"\[More Information Needed\] is not filled in"):
+        push_folder(folder, MINI, card=options, dry_run=True)
+
+
+def test_a_form_that_nobody_filled_in_makes_way_and_its_license_stays(folder_of):
+    folder = folder_of("bundle")
+    (folder / "README.md").write_text(peft_form(license="mit", language="da"))
+    card = completed_card(folder)
+    assert "[More Information Needed]" not in card
+    assert "/home/ann" not in card
+    assert (metadata_of(card).license, metadata_of(card).language) == ("mit", "da")
+
+
+def test_a_card_that_is_not_utf_8_is_named(folder_of):
+    folder = folder_of("bundle")
+    (folder / "README.md").write_bytes("# Modèle\n".encode("latin-1"))
+    with pytest.raises(PublishingError, match=r"README.md is no UTF-8 text .*; save it again in that encoding"):
+        completed_card(folder)
+
+
 def test_metadata_that_is_not_yaml_is_named(folder_of):
     folder = folder_of("bundle")
     (folder / "README.md").write_text("---\nlicense: [mit\n---\n# Model\n")
@@ -187,6 +228,15 @@ def test_the_settings_on_the_card_can_be_given_to_the_command(folders, tmp_path)
     settings.write_text(re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1])
     options = parse_arguments(Pretrain, ["--config", str(settings)], program="pretrain", description="")
     assert (options.size, options.epochs) == ("tiny", 2.0)
+
+
+def test_a_merged_adapter_of_unknown_making_says_so(folder_of):
+    folder = folder_of("bundle")
+    (folder / "training.json").write_text(json.dumps({"settings": {}, "base_trained": True, "merged": True}))
+    card = completed_card(folder, options=CardOptions(base=MINI))
+    assert f"recbase merge --model {MINI} --adapter ADAPTER --output merged" in card
+    assert "How the adapter was made is not recorded." in card
+    assert "examples/pretrain.py" not in card
 
 
 def test_energy_is_told_from_the_log_where_there_is_one(folder_of, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 import zlib
 
 import numpy as np
@@ -65,15 +66,23 @@ def test_pickles_are_found_under_any_name(tmp_path):
     for name, content in disguised.items():
         (tmp_path / name).write_bytes(content)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    np.savez(tmp_path / "some.npz", numbers=np.zeros(3), objects=np.array([{}], dtype=object))
+    with zipfile.ZipFile(tmp_path / "squeezed.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", pickle.dumps(list(range(9))))
     import torch
 
     torch.save({"a": torch.zeros(2)}, tmp_path / "torch.weights")
     found = scan_files({path.name: path for path in tmp_path.iterdir()})
-    assert {refusal.file for refusal in found} == {*disguised, "objects.npy", "torch.weights"}
+    assert {refusal.file for refusal in found} == {
+        *disguised,
+        *("objects.npy", "some.npz", "squeezed.npz", "torch.weights"),
+    }
 
 
 def test_arrays_and_safetensors_of_any_header_length_are_no_pickles(tmp_path):
     np.save(tmp_path / "plain.npy", np.zeros(3))
+    np.savez_compressed(tmp_path / "plain.npz", a=np.zeros(3), b=np.array(["a", "b"]))
+    (tmp_path / "damaged.npz").write_bytes((tmp_path / "plain.npz").read_bytes()[:200])
     for length in range(540, 660, 8):  # headers whose first bytes look like those of a pickle are among them
         save_file({"a": np.zeros(1)}, tmp_path / f"{length}.safetensors", metadata={"pad": "x" * length})
     assert scan_files({path.name: path for path in tmp_path.iterdir()}) == []

@@ -36,7 +36,7 @@ class CellReader:
 
     def __init__(self, place: str, kind: CellKind) -> None:
         self._place = place
-        self._rows = 0
+        self._rows = self._last = 0
         self._first_time: tuple[int, bool] | None = None
         self._seconds = UnixSeconds(place)
         readers: dict[CellKind, Callable[[pa.Array], pa.Array]] = {
@@ -56,7 +56,12 @@ class CellReader:
         """
         values = self._read(one_array(cells))
         self._rows += len(values)
+        self._last = len(values)
         return values
+
+    def place_of(self, row: int) -> str:
+        """File, column and row of a cell that was read last, counted from 0."""
+        return f"{self._place}, row {self._rows - self._last + row + 1}"
 
     def _ids(self, cells: pa.Array) -> pa.Array:
         row = pc.index(pc.is_valid(_trimmed(cells)), False).as_py()

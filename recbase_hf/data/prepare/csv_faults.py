@@ -30,10 +30,12 @@ class CsvForm:
         encoding: of the letters.
 
     Raises:
-        DataError: there is no such encoding.
+        DataError: there is no such encoding, or the delimiter is more than one character.
     """
 
     def __init__(self, delimiter: str, names: Sequence[str] | None, quotes: bool, encoding: str) -> None:
+        if len(delimiter) != 1:
+            raise DataError(f"the delimiter is {delimiter!r}; give one character, or tab")
         self.delimiter, self.names, self.quotes = delimiter, names, quotes
         try:
             self.encoding = codecs.lookup(encoding).name
@@ -58,7 +60,9 @@ class CsvForm:
                         yield line, row
                     line = reader.line_num + 1
             except UnicodeError as error:
-                raise DataError(f"{file.name}: not {self.encoding} ({error}); name the encoding that it has") from error
+                raise DataError(
+                    f"{file.name}: not {self.encoding} ({error}); name the encoding that it has (--encoding)"
+                ) from error
 
 
 def fault_of_csv(

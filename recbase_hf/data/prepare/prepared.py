@@ -140,6 +140,8 @@ def _made_of(published: PublishedData, raw: RawFolder, unknown_items: UnknownIte
 
 def _require_rows(unfinished: UnfinishedTables, name: str, raw: str | Path, published: PublishedData) -> None:
     if not unfinished.facts[name]["rows"]:
+        if published.source == "own":
+            raise DataError(f"{' and '.join(published.files)}: there are no {name}; is there more than a header?")
         raise DataError(f"no {name} are left of {raw}; are these the raw files of {published.name}?")
 
 

@@ -94,7 +94,7 @@ class RawFolder:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist, or is no file")
         self.found.add(path)
-        return RawFile(path)
+        return RawFile(path, is_own=True)
 
     def _files(self) -> Iterator[RawFile]:
         for path in sorted(self.path.rglob("*")):
@@ -111,6 +111,8 @@ class RawFile:
 
     path: Path
     member: str | None = None
+    is_own: bool = False
+    """Whether somebody named it, who knows nothing of a published format."""
 
     @property
     def name(self) -> str:
@@ -282,6 +284,8 @@ class RawFile:
             except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError) as error:
                 form = CsvForm(delimiter, names, quotes, encoding)
                 fault = fault_of_csv(self, form, list(columns), error, ragged)
+                if self.is_own:
+                    raise DataError(f"{self.name}: {fault}") from error
                 raise DataError(
                     f"{self.name} is not in the published format ({fault}); is it another version, or edited?"
                 ) from error

@@ -6,11 +6,14 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from recbase_hf.data.prepare.own_csv import EVENT_COLUMNS, CsvColumns, header_of
+import pyarrow as pa
+
+from recbase_hf.data.prepare.cells import CellReader
+from recbase_hf.data.prepare.own_csv import EVENT_COLUMNS, CsvColumns, header_of, mapped
 from recbase_hf.data.prepare.raw_files import RawFile
 from recbase_hf.errors import DataError
 
-__all__ = ["recognized_columns"]
+__all__ = ["recognized_columns", "recognized_pairs"]
 
 NAMES: dict[str, tuple[str, ...]] = {
     "user_id": (
@@ -23,10 +26,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         "songid", "song", "artistid", "artist", "businessid", "hotelid", "videoid", "video", "listingid",
     ),
     "timestamp": (
-        "timestamp", "datetime", "time", "date", "eventtime", "eventdate", "createdat", "createdtime", "orderdate",
-        "purchasedate", "invoicedate", "reviewtime", "unixreviewtime", "clicktime", "ts", "when",
+        "timestamp", "datetime", "eventtime", "createdat", "createdtime", "date", "eventdate", "orderdate",
+        "purchasedate", "invoicedate", "reviewtime", "unixreviewtime", "clicktime", "ts", "when", "time",
     ),
-    "order": ("order", "position", "sequence"),
+    "order": ("order",),
     "rating": ("rating", "ratings", "score", "stars", "overall", "grade"),
     "label": ("label", "liked", "like", "clicked", "click", "isclick"),
 }  # fmt: skip
@@ -37,7 +40,7 @@ _TEXTS = (
     "text", "title", "name", "itemname", "itemtitle", "productname", "producttitle", "description", "subtitle", "brand",
     "category", "categories", "genre", "genres", "tags", "abstract", "author", "artistname", "producttype",
 )  # fmt: skip
-_DELIMITERS = (",", ";", "\t", "|")
+_DELIMITERS = ",;\t|"
 
 
 def recognized_columns(
@@ -48,6 +51,7 @@ def recognized_columns(
     texts: Sequence[str] = (),
     delimiter: str | None = None,
     encoding: str = "utf-8",
+    liked_from: float | None = None,
 ) -> CsvColumns:
     """Which columns hold what; those that nobody named are recognized by usual names, such as `customer_id`.
 
@@ -57,28 +61,29 @@ def recognized_columns(
         named: by the names of `CsvColumns`, columns that are not to be recognized.
         texts: columns of an item's text; by default all of the file of the items, or those of the log that are
             recognized.
-        delimiter: of the cells; by default the one of `,`, `;`, tab and `|` that cuts the header of the log most.
+        delimiter: of the cells; by default for each file the one of `,`, `;`, tab and `|` that cuts its header most.
         encoding: of the files.
+        liked_from: as in `CsvColumns`.
 
     Raises:
-        DataError: no column is recognized as the user, the item, the id of an item, or a text; says which there are.
+        DataError: no column is recognized as the user, the item, the id of an item, a text, or the grade for
+            `liked_from`; says which there are.
         FileNotFoundError: there is no such file.
     """
-    _require_delimited(Path(log))
-    if items is not None:
-        _require_delimited(Path(items))
-    file, given = RawFile(Path(log)), {name: column for name, column in (named or {}).items() if column is not None}
-    delimiter = delimiter or max(_DELIMITERS, key=lambda cut: len(header_of(file, delimiter=cut, encoding=encoding)))
-    header = header_of(file, delimiter=delimiter, encoding=encoding)
+    given = {name: column for name, column in (named or {}).items() if column is not None}
+    header, cut = _header(log, delimiter, encoding)
     free = [column for column in header if column not in given.values()]
     found = {name: given.get(name) or _first(free, NAMES[name]) for name in EVENT_COLUMNS}
     for name, what in (("user_id", "the user"), ("item_id", "the item")):
         if found[name] is None:
-            flag = name.replace("_", "-")
-            raise DataError(f"{log}: which column is {what}? name it with --{flag}; the columns are {header}")
-    items_id = given.get("items_id")
+            raise DataError(f"{log}: which column is {what}? name it with {_flag(name)}; the columns are {header}")
+    if found["timestamp"] is not None and "order" not in given:
+        found["order"] = None  # a shop calls the number of an order so, or a page the place of an item
+    if liked_from is not None and found["rating"] is None:
+        raise DataError(f"{log}: which column is the grade? name it with --rating; the columns are {header}")
+    items_id, items_cut = given.get("items_id"), None
     if items is not None:
-        there = header_of(RawFile(Path(items)), delimiter=delimiter, encoding=encoding)
+        there, items_cut = _header(items, delimiter, encoding)
         items_id = items_id or _id_of_items(items, there, found["item_id"])
     elif not texts:
         texts = _texts_of_log(log, header, found.values())
@@ -87,17 +92,68 @@ def recognized_columns(
         items=None if items is None else Path(items),
         items_id=items_id,
         texts=tuple(texts),
-        delimiter=delimiter,
+        delimiter=cut,
+        items_delimiter=items_cut,
+        liked_from=liked_from,
         encoding=encoding,
         **found,  # type: ignore[arg-type]
     )
 
 
-def _require_delimited(path: Path) -> None:
-    if not path.is_file():
+def recognized_pairs(path: str | Path, log: CsvColumns, *, delimiter: str | None = None) -> tuple[pa.Table, str, str]:
+    """A delimited file of users and items, cells as text, and which columns these are: those of the log, or usual ones.
+
+    Args:
+        path: of the file.
+        log: columns of the log.
+        delimiter: as in `recognized_columns`.
+
+    Raises:
+        DataError: a column is not recognized, an id is missing, there are no rows, or the file cannot be read.
+        FileNotFoundError: there is no such file.
+    """
+    header, cut = _header(path, delimiter, log.encoding)
+    names = []
+    for name, what in (("user_id", "the user"), ("item_id", "the item")):
+        as_in_log = getattr(log, name)
+        found = as_in_log if as_in_log in header else _first(header, NAMES[name])
+        if found is None:
+            raise DataError(
+                f"{path}: which column is {what}? call it {as_in_log!r}, as in {log.log}; the columns are {header}"
+            )
+        names.append(found)
+    blocks = list(mapped(_file(path), {name: name for name in header}, delimiter=cut, encoding=log.encoding))
+    if not sum(block.num_rows for block in blocks):
+        raise DataError(f"{path}: no rows; give a user and an item a row")
+    table = pa.concat_tables(blocks)
+    for name in names:
+        table = table.set_column(
+            header.index(name), name, CellReader(f"{path}, column {name!r}", "id").read(table[name])
+        )
+    return table, names[0], names[1]
+
+
+def _header(path: str | Path, delimiter: str | None, encoding: str) -> tuple[list[str], str]:
+    """The columns of a file, and what is between them."""
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist, or is no file")
-    if path.suffix.lower() in (".parquet", ".json", ".jsonl"):
+    if Path(path).suffix.lower() in (".parquet", ".json", ".jsonl"):
         raise DataError(f"{path}: only delimited files (CSV, TSV) are read here; write it as one")
+    headers = {cut: header_of(_file(path), delimiter=cut, encoding=encoding) for cut in delimiter or _DELIMITERS}
+    cut = max(headers, key=lambda cut: len(headers[cut]))
+    header = headers[cut]
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{path}: two columns are called {repeated!r}; rename one")
+    return header, cut
+
+
+def _file(path: str | Path) -> RawFile:
+    return RawFile(Path(path), is_own=True)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _id_of_items(path: str | Path, columns: Sequence[str], as_in_log: str | None) -> str:

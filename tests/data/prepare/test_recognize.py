@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recbase_hf.data.prepare.recognize import recognized_columns
+from recbase_hf.data.prepare.recognize import recognized_columns, recognized_pairs
 from recbase_hf.errors import DataError
 
 
@@ -31,6 +31,45 @@ def test_usual_names_are_recognized_whatever_cuts_the_cells(tmp_path, header, fo
     assert (columns.user_id, columns.item_id, columns.timestamp) == found
     assert columns.delimiter == delimiter
     assert len(columns.texts) == 1
+
+
+def test_each_file_has_a_delimiter_of_its_own(tmp_path):
+    log = write(tmp_path / "log.csv", "user", "sku", "date")
+    items = write(tmp_path / "items.csv", "sku", "name", delimiter=";")
+    columns = recognized_columns(log, items)
+    assert (columns.delimiter, columns.items_delimiter) == (",", ";")
+
+
+def test_an_order_is_the_place_only_where_no_time_is_known_or_somebody_says_so(tmp_path):
+    log = write(tmp_path / "log.csv", "user", "item", "order", "date", "title")
+    assert recognized_columns(log).order is None
+    assert recognized_columns(log, named={"order": "order"}).order == "order"
+    assert recognized_columns(write(tmp_path / "log.csv", "user", "item", "order", "title")).order == "order"
+    assert recognized_columns(write(tmp_path / "log.csv", "user", "item", "position", "title")).order is None
+
+
+def test_a_date_goes_before_a_time_of_day(tmp_path):
+    log = write(tmp_path / "log.csv", "user", "item", "time", "date", "title")
+    assert recognized_columns(log).timestamp == "date"
+
+
+def test_pairs_are_recognized_by_themselves(tmp_path):
+    log = recognized_columns(write(tmp_path / "log.csv", "customer", "sku", "title"))
+    (tmp_path / "pairs.csv").write_text("segment\titem_id\tuser\nx\t007\tann\n")
+    table, user, item = recognized_pairs(tmp_path / "pairs.csv", log)
+    assert (user, item) == ("user", "item_id")
+    assert table.to_pylist() == [{"segment": "x", "item_id": "007", "user": "ann"}]
+    (tmp_path / "pairs.csv").write_text("who,sku\nann,1\n")
+    with pytest.raises(DataError, match=r"pairs.csv: which column is the user\? call it 'customer', as in .*log.csv"):
+        recognized_pairs(tmp_path / "pairs.csv", log)
+    (tmp_path / "pairs.csv").write_text("customer,sku\nann,\n")
+    with pytest.raises(DataError, match="column 'sku', row 1: the id is missing"):
+        recognized_pairs(tmp_path / "pairs.csv", log)
+
+
+def test_a_header_that_repeats_a_name_is_refused(tmp_path):
+    with pytest.raises(DataError, match="two columns are called 'user'"):
+        recognized_columns(write(tmp_path / "log.csv", "user", "item", "user"))
 
 
 def test_named_columns_win_and_are_not_taken_twice(tmp_path):
