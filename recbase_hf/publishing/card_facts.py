@@ -55,7 +55,7 @@ def base_of(folder: str | Path) -> dict[str, Any]:
 
 
 def is_trained(name_or_path: str | Path) -> bool:
-    """Whether a bundle's weights have learned from anything, by its `training.json`: their own training, or their base's.
+    """Whether a bundle's weights have learned from anything, by its `training.json`: in their own training, or before.
 
     Args:
         name_or_path: of the bundle: a folder, a Hub id, or one that comes with the package.

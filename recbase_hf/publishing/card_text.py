@@ -78,7 +78,7 @@ class CardText:
 
 
 def is_form(body: str) -> bool:
-    """Whether this is the form that PEFT and the Hub write for others to fill in, and nobody has written into it.
+    r"""Whether this is the form that PEFT and the Hub write for others to fill in, and nobody has written into it.
 
     >>> is_form("# Model Card for Model ID\n\n- **Developed by:** [More Information Needed]\n\n- PEFT 0.18.0")
     True

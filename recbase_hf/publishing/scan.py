@@ -132,7 +132,7 @@ def _is_safetensors(head: bytes, content: Path | bytes) -> bool:
 
 
 def _is_pickle(content: Path | bytes) -> bool:
-    """By the first bytes, whatever the name: a pickle or NumPy objects, also compressed (joblib) or in a zip (torch)."""
+    """By the first bytes, whatever the name: a pickle or NumPy objects, also compressed (joblib) or zipped (torch)."""
     head = _head(content, _HEAD)
     return _has_pickle_inside(content) if head.startswith(b"PK\x03\x04") else _starts_as_pickle(head)
 

@@ -204,7 +204,7 @@ def _parts(asked: _Best | _Pairs, scores: Scores, work: Path) -> Iterator[Path]:
             yield path
 
 
-def _history_of(histories: Histories, users: Sequence[str]) -> list[np.ndarray]:
+def _history_of(histories: Histories, users: np.ndarray) -> list[np.ndarray]:
     """For each user (items,) int64, empty for those who have none."""
     known = {name: number for number, name in enumerate(histories.users)}
     nothing = np.empty(0, dtype=np.int64)

@@ -146,10 +146,9 @@ def test_a_bundle_made_of_another_is_as_trained_as_that_one(is_trained, base, sh
         assert ("nobody has evaluated these weights" in card) == is_trained, name
         assert ("what was not trained has none" in card) != is_trained, name
 
-    assert commands_of(cards["merged"]) == [
-        "accelerate launch examples/finetune_lora.py --model BASE --config settings.yaml --data shop --output finetuned",
-        "recbase merge --model BASE --adapter finetuned/adapter --output merged",
-    ]
+    training, merging = commands_of(cards["merged"])
+    assert training.endswith("finetune_lora.py --model BASE --config settings.yaml --data shop --output finetuned")
+    assert merging == "recbase merge --model BASE --adapter finetuned/adapter --output merged"
     extending = "recbase extend --model BASE --data shop --levels 3 4 --inertia 10 --output extended"
     assert commands_of(cards["extended"]) == [extending]
 
