@@ -12,6 +12,7 @@ from recbase_hf.data.prepare.recognize import recognized_columns
 
 __all__ = ["CsvOptions", "told_columns", "told_losses"]
 
+_MANY = 0.1
 _RECOGNIZED = "; default by its name"
 
 
@@ -29,7 +30,9 @@ class CsvOptions:
     order: str | None = option(None, help=f"column of the place in the user's history{_RECOGNIZED}")
     rating: str | None = option(None, help=f"column of the grade in the log{_RECOGNIZED}")
     label: str | None = option(None, help=f"column of liked (1) or not (0) in the log{_RECOGNIZED}")
-    texts: tuple[str, ...] = option((), help="columns that make an item's text; default all of the file of the items")
+    texts: tuple[str, ...] = option(
+        (), help="columns that make an item's text; default those of the file of the items that are no numbers"
+    )
     liked_from: float | None = option(
         None, help="grade from which on an event counts as liked; default all do, or as --label says"
     )
@@ -63,6 +66,7 @@ def told_columns(columns: CsvColumns) -> list[str]:
     """What was taken for what, and what to look at in it."""
     told = ", ".join(f"{name} is {column!r}" for name, column in columns.event_columns().items())
     lines = [f"{columns.log}: {told}; liked: {columns.label_rule()}"]
+    lines.append(f"{columns.items or columns.log}: an item's text is {', '.join(columns.texts)}")
     if columns.rating is not None and columns.label is None and columns.liked_from is None:
         lines.append(
             f"{columns.rating!r} is a grade, and low ones count as liked too; --liked-from 4 says from where on they do"
@@ -89,4 +93,10 @@ def told_losses(facts: Mapping[str, Any], *, repeats: bool = False) -> list[str]
     if not repeats:
         del left_out["repeated_items"]
     counts = {what: facts.get(name, 0) for name, what in left_out.items()} | facts["left_out_of_raw_files"]
-    return [f"left out: {count:,} {what}" for what, count in counts.items() if count]
+    lines = [f"left out: {count:,} {what}" for what, count in counts.items() if count]
+    unknown, kept = facts.get("interactions_of_unknown_items", 0), facts["rows"]["interactions"]
+    if unknown > _MANY * (unknown + kept):
+        examples = ", ".join(map(repr, facts["unknown_items"][:3]))
+        share = f"{unknown / (unknown + kept):.0%}"
+        lines.append(f"WARNING: that is {share} of the log, such as items {examples}; are the ids written alike?")
+    return lines

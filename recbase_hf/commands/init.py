@@ -18,7 +18,7 @@ from recbase_hf.files import atomic_folder
 __all__ = ["COMMAND", "Init"]
 
 _HEAD = """# recbase {command} --config {path}
-# All options: recbase {command} --help. What stands on the command line wins.
+# Paths are as seen from where recbase init ran. All options: recbase {command} --help; flags win over these values.
 """
 
 
@@ -40,11 +40,14 @@ def run(options: Init) -> Answer:
     folder = Path(options.output)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; name another --output, or delete it")
-    columns, data = options.columns_of(options.log), str(folder / "data")
+    columns, data = options.columns_of(options.log), str(folder)
     configurations = _configurations(options, folder, data)
     with atomic_folder(folder) as temporary:
         published = own_data(columns, folder.resolve().name)
-        facts = prepare(published, columns.log.parent, temporary / "data")
+        facts = prepare(published, columns.log.parent, temporary / "tables")
+        for path in (temporary / "tables").iterdir():
+            path.rename(temporary / path.name)
+        (temporary / "tables").rmdir()
         for command, values in configurations.items():
             (temporary / f"{command}.yaml").write_text(_yaml(command, folder, values), encoding="utf-8")
     findings = check(Check(folder=data))

@@ -28,6 +28,7 @@ __all__ = ["COMMAND", "Score", "load_scorer", "score_log", "score_table_of"]
 
 METHODS = ("adapted", "calibrated", "catalog", "joint")
 ROWS_PER_PART = 4096
+_WEIGHED = {"joint": "model", "prior": "model without history", "text": "texts", "popularity": "popularity"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class Score(CsvOptions):
     k: int | None = option(None, help="of --log: items a user, 10 by default")
     unknown_items: str | None = option(
         None,
-        help="of --log: what names items that the file of the items lacks is left out and counted, as by default, or "
-        "refused",
+        help="of --log: what names items that the file of the items lacks is left out and counted, or refused; by "
+        "default events are left out, candidates refused",
         choices=("drop", "error"),
     )
     unordered_events: str | None = option(
@@ -94,6 +95,8 @@ class Score(CsvOptions):
                 raise ValueError(f"--{name.replace('_', '-')} belongs to {other}; with {form} leave it out")
         if self.k is not None:
             require_positive(self, "k")
+            if self.candidates is not None:
+                raise ValueError("--k is how many of the best; with --candidates leave it out")
         if self.table is not None and self.catalog is None:
             raise ValueError("--table needs --catalog; recbase build-catalog makes one")
         if self.table is not None and self.method in ("adapted", "calibrated"):
@@ -173,10 +176,10 @@ def score_log(options: Score) -> Answer:
         seen=seen,
         k=options.k or 10,
         pairs=pairs,
-        drop_unknown=is_drop,
+        drop_unknown=options.unknown_items == "drop",
         method=options.method,
     )
-    return _answer(output, scored, facts, columns)
+    return _answer(output, scored, facts, columns, repeats=options.items is not None)
 
 
 def _users_of(interactions: Any, item_ids: Any, options: Score) -> tuple[Histories, Histories]:
@@ -198,16 +201,17 @@ def _users_of(interactions: Any, item_ids: Any, options: Score) -> tuple[Histori
         raise DataError(f"{options.log}: {error}") from error
 
 
-def _answer(output: Path, scored: UserScores, facts: dict[str, Any], columns: CsvColumns) -> Answer:
-    lines = [*told_columns(columns), *told_losses(facts)]
+def _answer(output: Path, scored: UserScores, facts: dict[str, Any], columns: CsvColumns, *, repeats: bool) -> Answer:
+    lines = [*told_columns(columns), *told_losses(facts, repeats=repeats)]
     if scored.unknown_pairs:
         lines.append(f"left out: {scored.unknown_pairs:,} candidates without a row in the file of the items")
     if scored.users_without_history:
         lines.append(f"{scored.users_without_history:,} users like nothing in the log: scored without a history")
     if scored.weights is not None:
-        lines.append("weights: " + ", ".join(f"{name} {value:.2f}" for name, value in scored.weights.items()))
+        told = (f"{_WEIGHED[name]} {value:.2f}" for name, value in scored.weights.items())
+        lines.append(f"what the log itself trusts in: {', '.join(told)}")
     lines.append(f"{output}: {scored.rows:,} rows for {scored.users:,} users, scored by {scored.method}")
-    read = {"columns": columns.event_columns(), "rows_read": facts["rows"]}
+    read = {"columns": columns.event_columns(), "texts": list(columns.texts), "rows_read": facts["rows"]}
     left_out = {name: facts[name] for name in ("interactions_of_unknown_items", "left_out_of_raw_files")}
     return Answer("\n".join(lines), {"file": str(output), **asdict(scored), **read, **left_out})
 

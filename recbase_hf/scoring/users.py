@@ -134,7 +134,7 @@ def score_users(
     if pairs is None:
         asked: _Best | _Pairs = _Best(catalog, histories, seen, k)
     else:
-        asked = _Pairs(catalog, histories, pairs, drop_unknown=drop_unknown)
+        asked = _Pairs(catalog, histories, seen, pairs, drop_unknown=drop_unknown)
     if not asked.histories:
         raise DataError("there is nobody to score for: the log has no users, or the candidates no item of the catalog")
     method = method or _default_method(scorer, histories)
@@ -164,9 +164,12 @@ def _identity(
 def _default_method(scorer: RecBaseScorer, histories: Histories) -> str:
     if int((histories.lengths >= 2).sum()) >= LEAST_USERS:
         return "adapted"
-    method = "calibrated" if scorer.calibration is not None and scorer.active_adapter is None else "joint"
-    logger.warning("fewer than %d histories hold two items, too few to adapt to; scored by %s", LEAST_USERS, method)
-    return method
+    few = f"fewer than {LEAST_USERS} histories hold two items, too few to adapt to"
+    if scorer.calibration is not None and scorer.active_adapter is None:
+        logger.warning("%s; scored by calibrated", few)
+        return "calibrated"
+    logger.warning("%s, and no calibration belongs to these weights (recbase calibrate); scored by joint", few)
+    return "joint"
 
 
 def _scores(
@@ -255,13 +258,16 @@ class _Best:
 class _Pairs:
     """The items that are named with each user."""
 
-    def __init__(self, catalog: ItemCatalog, histories: Histories, pairs: Pairs, *, drop_unknown: bool) -> None:
+    def __init__(
+        self, catalog: ItemCatalog, histories: Histories, seen: Histories, pairs: Pairs, *, drop_unknown: bool
+    ) -> None:
         if "score" in pairs.table.column_names:
             raise DataError(f"{pairs.name}: there is a column 'score' already; rename or drop it")
         self._pairs, self.unknown = _with_known_items(catalog, pairs, drop=drop_unknown)
         names = np.array(self._pairs[pairs.user].to_pylist(), dtype=object)
         rows = catalog.rows(self._pairs[pairs.item].to_pylist())
         users, user_of_row = np.unique(names, return_inverse=True)
+        _require_known_users(pairs, users, seen)
         self._by_user = np.argsort(user_of_row, kind="stable")
         ends = np.cumsum(np.bincount(user_of_row, minlength=len(users)))
         self._candidates = np.split(rows[self._by_user], ends[:-1])
@@ -289,3 +295,18 @@ def _with_known_items(catalog: ItemCatalog, pairs: Pairs, *, drop: bool) -> tupl
             f"items ({is_known.count(False):,} rows have such items); add it there, or leave these rows out"
         )
     return pairs.table.filter(pa.array(is_known, pa.bool_())), is_known.count(False)
+
+
+def _require_known_users(pairs: Pairs, users: np.ndarray, seen: Histories) -> None:
+    known = set(seen.users)
+    strangers = [user for user in users if user not in known]
+    if len(users) and len(strangers) == len(users):
+        raise DataError(
+            f"{pairs.name}: none of its users is in the log: it has {', '.join(map(repr, strangers[:3]))}, the log "
+            f"{', '.join(map(repr, seen.users[:3]))}; are the ids written alike?"
+        )
+    if strangers:
+        logger.warning(
+            "%s: %d of %d users are not in the log, such as %r: scored without a history",
+            pairs.name, len(strangers), len(users), strangers[0],
+        )  # fmt: skip

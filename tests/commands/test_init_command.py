@@ -24,7 +24,7 @@ def test_the_folder_has_tables_and_configurations_that_their_commands_read(files
     told = json.loads(capsys.readouterr().out)
     assert told["tables"]["name"] == "my hats"
     assert told["columns"] == {"user_id": "customer_id", "item_id": "sku", "timestamp": "date"}
-    assert len(read_interactions(files / "my hats" / "data")) == 3
+    assert len(read_interactions(files / "my hats")) == 3
     assert len(told["next"]) == 4
     for line in told["next"]:
         _, command, flag, path = shlex.split(line)
@@ -43,7 +43,7 @@ def test_a_folder_that_is_there_is_left_alone(files):
 def test_columns_may_be_named(files):
     (files / "log.csv").write_text("who;sku;customer_id\n1;A1;x\n2;A2;x\n")
     main(["init", "log.csv", "--items", "items.csv", "--output", "hats", "--user-id", "who"])
-    assert set(read_interactions(files / "hats" / "data")["user_id"]) == {"1", "2"}
+    assert set(read_interactions(files / "hats")["user_id"]) == {"1", "2"}
 
 
 def test_after_an_error_the_corrected_command_works(files):

@@ -109,6 +109,7 @@ def test_candidates_of_a_file_are_scored(made, files, capsys):
         (["--log", "log.csv", "--catalog", "catalog"], "--catalog belongs to --table"),
         (["--table", "t", "--catalog", "c", "--items", "items.csv"], "--items belongs to --log"),
         (["--table", "t", "--catalog", "c", "--k", "5"], "--k belongs to --log; with --table leave it out"),
+        (["--log", "log.csv", "--candidates", "pairs.csv", "--k", "5"], "--k is how many of the best"),
         (["--log", "log.csv", "--alpha", "0"], "--alpha belongs to --table; with --log leave it out"),
         (["--log", "log.csv", "--items", "items.csv", "--delimiter", "::"], "delimiter is '::'; give one character"),
         (["--log", "log.csv", "--items", "items.csv", "--liked-from", "4"], "which column is the grade"),
@@ -140,7 +141,13 @@ def test_losses_and_what_was_taken_for_what_are_said(made, files, capsys):
     printed = capsys.readouterr().out
     assert "user_id is 'customer_id', item_id is 'sku', timestamp is 'date'; liked: all events" in printed
     assert "left out: 1 interactions of items without a row" in printed
-    assert "weights: joint " in printed
+    assert "items.csv: an item's text is title" in printed
+    assert "what the log itself trusts in: model " in printed
+    assert "WARNING" not in printed
+    with open(files / "log.csv", "a") as log:
+        log.writelines(f'"{user}","00{user}","2024-02-01"\n' for user in range(30))
+    score_of(made, "--out", "again.csv")
+    assert "WARNING: that is 16% of the log, such as items 'gone', '000'" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="gone"):
         score_of(made, "--out", "other.csv", "--unknown-items", "error")
 
@@ -165,7 +172,10 @@ def test_low_grades_and_dislikes_are_no_likes_and_do_not_come_back(made, files, 
 
 def test_candidates_may_be_written_in_another_way_than_the_log(made, files):
     (files / "pairs.csv").write_text("user_id;item_id;segment\r\n7;item-3;a\r\n8;gone;b\r\n")
-    score_of(made, "--candidates", "pairs.csv", "--out", "scored.csv", "--method", "joint")
+    asked = ("--candidates", "pairs.csv", "--out", "scored.csv", "--method", "joint")
+    with pytest.raises(SystemExit, match=r"pairs\.csv, row 2: item 'gone' is not in the file of the items"):
+        score_of(made, *asked)
+    score_of(made, *asked, "--unknown-items", "drop")
     (row,) = pa_csv.read_csv("scored.csv").to_pylist()
     assert (row["user_id"], row["item_id"], row["segment"]) == (7, "item-3", "a")
     (files / "pairs.csv").write_text("user_id;item_id\n")

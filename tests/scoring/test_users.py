@@ -50,6 +50,11 @@ def test_the_best_are_those_that_recommend_gives(world, scorer, log, tmp_path, m
 def test_pairs_get_the_scores_of_the_library_in_their_order(world, scorer, log, tmp_path):
     ids = world.catalog.item_ids
     asked = [("user-003", ids[5]), ("nobody", ids[1]), ("user-001", ids[0]), ("user-003", ids[2])]
+    strangers = Pairs(pa.table({"user_id": ["3", "1"], "item_id": ids[:2]}), name="pairs.csv")
+    with pytest.raises(
+        DataError, match=r"pairs\.csv: none of its users is in the log: it has '1', '3', the log 'user-000'"
+    ):
+        score_users(scorer, world.catalog, log, tmp_path / "pairs.csv", pairs=strangers, method="joint")
     columns = {"who": [user for user, _ in asked], "what": [item for _, item in asked], "segment": list("abcd")}
     pairs = Pairs(pa.table(columns), "who", "what")
     score_users(scorer, world.catalog, log, tmp_path / "pairs.csv", pairs=pairs, method="joint")
@@ -66,7 +71,7 @@ def test_the_default_adapts_to_the_log_where_it_is_long_enough(world, scorer, lo
     assert score_users(scorer, world.catalog, log, tmp_path / "many.parquet").method == "adapted"
     few = log.select(range(49))
     assert score_users(scorer, world.catalog, few, tmp_path / "few.parquet").method == "joint"
-    assert "too few to adapt to; scored by joint" in caplog.text
+    assert "no calibration belongs to these weights (recbase calibrate); scored by joint" in caplog.text
     adapted = scorer.adapt(
         [[world.catalog.item_ids[row] for row in log[user]] for user in range(60)], catalog=world.catalog
     )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recbase_hf.data.prepare.cells import CellReader
 from recbase_hf.data.prepare.own_csv import EVENT_COLUMNS, CsvColumns, header_of, mapped
@@ -40,6 +41,10 @@ _TEXTS = (
     "text", "title", "name", "itemname", "itemtitle", "productname", "producttitle", "description", "subtitle", "brand",
     "category", "categories", "genre", "genres", "tags", "abstract", "author", "artistname", "producttype",
 )  # fmt: skip
+_NUMBER = r"^\s*[-+]?[\d.,]+\s*$"
+_SAMPLE = 10_000
+"""Rows by which a column is taken for numbers."""
+
 _DELIMITERS = ",;\t|"
 
 
@@ -59,8 +64,8 @@ def recognized_columns(
         log: delimited file with a header, an event a row.
         items: delimited file with an item a row; None where the log has the texts.
         named: by the names of `CsvColumns`, columns that are not to be recognized.
-        texts: columns of an item's text; by default all of the file of the items, or those of the log that are
-            recognized.
+        texts: columns of an item's text; by default those of the file of the items that are no numbers, or those of
+            the log that are recognized.
         delimiter: of the cells; by default for each file the one of `,`, `;`, tab and `|` that cuts its header most.
         encoding: of the files.
         liked_from: as in `CsvColumns`.
@@ -85,6 +90,7 @@ def recognized_columns(
     if items is not None:
         there, items_cut = _header(items, delimiter, encoding)
         items_id = items_id or _id_of_items(items, there, found["item_id"])
+        texts = texts or _texts_of_items(items, [name for name in there if name != items_id], items_cut, encoding)
     elif not texts:
         texts = _texts_of_log(log, header, found.values())
     return CsvColumns(
@@ -161,6 +167,19 @@ def _id_of_items(path: str | Path, columns: Sequence[str], as_in_log: str | None
     if found is None:
         raise DataError(f"{path}: which column is the item's id? name it with --items-id; the columns are {columns}")
     return found
+
+
+def _texts_of_items(path: str | Path, columns: Sequence[str], cut: str, encoding: str) -> list[str]:
+    """Those that are no numbers, such as prices, as far as the first rows tell; without any, all."""
+    first = next(mapped(_file(path), {name: name for name in columns}, delimiter=cut, encoding=encoding), None)
+    if first is None:
+        return list(columns)
+    found = []
+    for name in columns:
+        cells = pc.drop_null(first[name].slice(0, _SAMPLE))
+        if not len(cells) or not pc.all(pc.match_substring_regex(cells, _NUMBER)).as_py():
+            found.append(name)
+    return found or list(columns)
 
 
 def _texts_of_log(path: str | Path, columns: Sequence[str], taken: Collection[str | None]) -> list[str]:

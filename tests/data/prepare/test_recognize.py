@@ -33,6 +33,15 @@ def test_usual_names_are_recognized_whatever_cuts_the_cells(tmp_path, header, fo
     assert len(columns.texts) == 1
 
 
+def test_numbers_are_no_texts_unless_there_is_nothing_else(tmp_path):
+    log, items = write(tmp_path / "log.csv", "user", "sku"), tmp_path / "items.csv"
+    items.write_text("sku,name,price,stock,note\n1,1984,9.90,3,\n2,Emma,,0,\n")
+    assert recognized_columns(log, items).texts == ("name", "note")
+    assert recognized_columns(log, items, texts=("price",)).texts == ("price",)
+    items.write_text("sku,price\n1,9.90\n")
+    assert recognized_columns(log, items).texts == ("price",)
+
+
 def test_each_file_has_a_delimiter_of_its_own(tmp_path):
     log = write(tmp_path / "log.csv", "user", "sku", "date")
     items = write(tmp_path / "items.csv", "sku", "name", delimiter=";")
@@ -87,7 +96,8 @@ def test_the_id_of_an_item_is_called_as_in_the_log_or_has_a_usual_name(tmp_path)
     ]:
         items = write(tmp_path / "items.csv", *header)
         columns = recognized_columns(log, items)
-        assert (columns.items_id, columns.texts) == (found, ())
+        assert columns.items_id == found
+        assert columns.texts == tuple(name for name in header if name != found)
 
 
 @pytest.mark.parametrize(
