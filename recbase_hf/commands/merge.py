@@ -69,7 +69,8 @@ def _record(adapter: str, base: str) -> dict[str, Any]:
 def run(options: Merge) -> Answer:
     """Merge, and say where the bundle is."""
     folder = merge(options)
-    return Answer(f"bundle in {folder}", {"bundle": str(folder)})
+    text = f"bundle in {folder}; it has no calibration, which recbase calibrate fits"
+    return Answer(text, {"bundle": str(folder)})
 
 
 COMMAND = Command("merge", Merge, run)

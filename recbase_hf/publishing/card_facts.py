@@ -11,7 +11,7 @@ from recbase_hf.bundle import bundle_file
 from recbase_hf.files import read_json
 from recbase_hf.publishing.kinds import Kind
 
-__all__ = ["base_of", "facts_of", "fingerprint_of", "is_trained", "quoted_settings", "training_time"]
+__all__ = ["base_of", "facts_of", "fingerprint_of", "is_trained", "is_tuned", "quoted_settings", "training_time"]
 
 _NOT_SETTINGS = {
     *("data", "items", "rows", "tokenizer", "tokenizer_data", "tokenizer_items", "vector_files"),
@@ -52,6 +52,12 @@ def base_of(folder: str | Path) -> dict[str, Any]:
     """What `training.json` says of the bundle that was fine-tuned, if any: `name`, `fingerprint` and `weights`."""
     record = Path(folder) / "training.json"
     return (read_json(record).get("base") or {}) if record.is_file() else {}
+
+
+def is_tuned(folder: str | Path) -> bool:
+    """Whether a bundle's weights are those of another one that was fine-tuned, or merged with an adapter."""
+    record = Path(folder) / "training.json"
+    return record.is_file() and not {"base", "merged"}.isdisjoint(read_json(record))
 
 
 def is_trained(name_or_path: str | Path) -> bool:

@@ -16,7 +16,7 @@ __all__ = ["figures_in_words", "model_index", "read_receipts", "receipt_name"]
 
 WHOLE_LISTS = ("gauc", "auc", "mrr")
 AT_A_CUT_OFF = ("ndcg", "recall")
-RANDOM, POPULARITY = "random", "popularity"
+RANDOM, POPULARITY, ADAPTED = "random", "popularity", "text similarity and popularity, adapted"
 
 
 def read_receipts(places: Sequence[str | Path], *, fingerprint: str, weights: str) -> list[EvaluatedSet]:
@@ -105,7 +105,8 @@ def _section(each: EvaluatedSet) -> str:
     metrics, protocol = _metrics(each), each.receipt["protocol"]
     rows = [*_own_rankers(each)]
     bar = each.bar(metrics[0])
-    rows += [ranker for ranker in each.rankers if ranker == bar or ranker.startswith((RANDOM, POPULARITY))]
+    # What needs no model stands beside the model's rows, also where it is better than they are.
+    rows += [ranker for ranker in each.rankers if ranker in (bar, ADAPTED) or ranker.startswith((RANDOM, POPULARITY))]
     ranked = protocol.get("num_candidates") or protocol["num_items"]
     lines = [
         f"**{each.name}**, protocol {protocol['name']}, {protocol['num_users']:,} users, "

@@ -215,6 +215,7 @@ def _bundle_card(folder: Path, facts: Mapping[str, Any]) -> str:
         tokenizer=tokenizer,
         domains=[],
         trained=card_facts.is_trained(folder),
+        tuned=card_facts.is_tuned(folder),
         facts={"trained": "yes" if card_facts.is_trained(folder) else "no"},
         losses=[],
         remark=None,

@@ -113,6 +113,26 @@ def test_the_bundle_gets_what_was_fitted(bundle, data, capsys):
         require_not_fitted_on(calibration, domains["toys"].hash, domains["toys"].items_hash, "toys")
 
 
+def test_recommendations_by_the_calibrated_score_are_those_of_the_library(bundle, data, tmp_path, capsys):
+    recbase("calibrate", *flags_of(bundle, data / "toys", data / "games"))
+    scorer = RecBaseScorer.from_pretrained(bundle, device="cpu")
+    domain = load_domain(data / "toys", SOURCE)
+    catalog = ItemCatalog.from_items(domain.items, tokenizer=scorer.tokenizer, vectors=domain.vectors)
+    catalog.save_pretrained(tmp_path / "catalog")
+    history, gone, ids = catalog.item_ids[:2], catalog.item_ids[2], np.array(catalog.item_ids[3:])
+    given = ["recommend", "--model", bundle, "--catalog", tmp_path / "catalog", "--history", *history]
+    capsys.readouterr()
+    recbase(*given, "--method", "calibrated", "--exclude", gone, "--k", "5")
+    found = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    scores = scorer.score_calibrated(history, ids.tolist(), catalog=catalog)
+    assert found == ids[np.argsort(-scores, kind="stable")[:5]].tolist()
+    for flags, complaint in ((["--k", "999"], "items can be recommended"), (["--search", "beam"], "no beams")):
+        with pytest.raises(SystemExit) as end:
+            recbase(*given, "--method", "calibrated", *flags)
+        assert end.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+
 def test_the_figures_are_those_of_the_last_items_and_no_worse_than_without(bundle, data):
     recbase("calibrate", *flags_of(bundle, data / "toys", data / "games"), "--seed", "3", "--max-users", "15")
     scorer = RecBaseScorer.from_pretrained(bundle, device="cpu")

@@ -34,6 +34,7 @@ def receipt(folders, world, tmp_path):
             "random": 0.5,
             "popularity (target set)": 0.625,
             "text similarity: mean": 0.6875,
+            "text similarity and popularity, adapted": 0.875,
             "RecBase joint": joint,
         }
         facts = {"fingerprint": world.tokenizer.fingerprint, "weights": hash_of_weights(folders / "bundle")}
@@ -70,6 +71,7 @@ def test_figures_come_from_receipts_with_their_intervals(folders, receipt):
     assert "| | GAUC | AUC | NDCG@3 |" in card
     assert "| RecBase joint | 0.7500 [0.7400, 0.7600] | 0.7500 [0.7400, 0.7600] | 0.5000 [0.4900, 0.5100] |" in card
     assert "| text similarity: mean | 0.6875 [" in card
+    assert "| text similarity and popularity, adapted | 0.8750 [" in card, "what is better without a model is shown"
     assert "| RecBase joint (NOT zero-shot: the model was trained on this set) | 0.7500" in card
     results = metadata_of(card).eval_results
     gauc = next(result for result in results if (result.dataset_name, result.metric_type) == ("games", "gauc"))
@@ -108,6 +110,16 @@ def test_a_figure_that_somebody_took_out_of_the_metadata_is_missed(folder_of):
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Model\n\n| GAUC | |\n|---|---|\n| toys | None |\n")
     with pytest.raises(PublishingError, match=r"README.md, line \d+: a figure is missing in '\| toys \| None \|'"):
         push_folder(folder, MINI, card=CardOptions(data_licenses={"toys": "own"}), dry_run=True)
+
+
+def test_a_fine_tuned_bundle_does_not_say_that_it_was_pretrained(folder_of):
+    folder = folder_of("bundle")
+    record = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps({**record, "merged": True, "base_trained": True}))
+    (folder / "README.md").unlink(missing_ok=True)
+    card = " ".join(completed_card(folder, repo_id=MINI, options=OPEN).split())
+    assert "another bundle fine-tuned on the histories below" in card
+    assert "pretrained from scratch" not in card
 
 
 # ---- what was not trained --------------------------------------------------------------------------------------------

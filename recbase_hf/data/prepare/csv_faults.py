@@ -96,7 +96,7 @@ def _wrong_letters(file: RawFile, form: CsvForm) -> str | None:
             except UnicodeDecodeError as error:
                 return (
                     f"line {number}: not {form.encoding} ({error.reason}); save it as {form.encoding}, or name the "
-                    "encoding that it has"
+                    "encoding that it has (--encoding latin-1, or cp1252)"
                 )
     return None
 
