@@ -189,15 +189,9 @@ def _save_bundle(folder: Path, config: Any, weights: dict[str, Any], tokenizer: 
 def run(options: FineTune) -> Answer:
     """Fine-tune, and say what it has brought and where the result is."""
     from recbase_hf.finetuning.run import gauc_in_words, kept_entry
-    from recbase_hf.training.launch import make_accelerator, told_to_launcher
+    from recbase_hf.training.launch import launched
 
-    with told_to_launcher():
-        accelerator = make_accelerator(
-            gradient_accumulation=options.gradient_accumulation,
-            mixed_precision=options.mixed_precision,
-            trackers=options.trackers,
-            folder=options.output,
-        )
+    with launched(options) as accelerator:
         folder = finetune(options, accelerator)
     record = read_json(folder / "training.json")
     text = f"{gauc_in_words(record['log'], options)}\n{'bundle' if options.method == 'full' else 'adapter'} in {folder}"

@@ -229,15 +229,9 @@ def _own_tokenizer(options: Pretrain, accelerator: Any) -> Path:
 
 def run(options: Pretrain) -> Answer:
     """Train, and say where the bundle is."""
-    from recbase_hf.training.launch import make_accelerator, told_to_launcher
+    from recbase_hf.training.launch import launched
 
-    with told_to_launcher():
-        accelerator = make_accelerator(
-            gradient_accumulation=options.gradient_accumulation,
-            mixed_precision=options.mixed_precision,
-            trackers=options.trackers,
-            folder=options.output,
-        )
+    with launched(options) as accelerator:
         folder = pretrain(options, accelerator)
     content = {"bundle": str(folder), "last": read_json(folder / "training.json")["log"][-1]}
     return Answer(f"bundle in {folder}", content)

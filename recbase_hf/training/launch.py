@@ -14,7 +14,7 @@ from typing import Any
 
 from recbase_hf.errors import LaunchError
 
-__all__ = ["make_accelerator", "told_to_launcher"]
+__all__ = ["launched", "make_accelerator", "told_to_launcher"]
 
 
 def make_accelerator(
@@ -65,6 +65,22 @@ def make_accelerator(
             f"without GPU start several with: accelerate launch --multi_gpu --num_processes 2 {sys.argv[0]}"
         )
     return accelerator
+
+
+@contextmanager
+def launched(options: Any) -> Iterator[Any]:
+    """The `Accelerator` of a training command, whose errors in the block are told to the launcher.
+
+    Args:
+        options: with `gradient_accumulation`, `mixed_precision`, `trackers` and `output`.
+    """
+    with told_to_launcher():
+        yield make_accelerator(
+            gradient_accumulation=options.gradient_accumulation,
+            mixed_precision=options.mixed_precision,
+            trackers=options.trackers,
+            folder=options.output,
+        )
 
 
 @contextmanager
